@@ -1,0 +1,325 @@
+"""NAS-Bench-201 with real labels."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import logging
+import os
+import pickle
+from collections.abc import Callable, Sequence
+from importlib import resources
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch_geometric.data import Data, InMemoryDataset
+
+from narformer_pyg._files import atomic_write
+from narformer_pyg.datasets.split import Split, draw_split
+from narformer_pyg.datasets.target import Target, select_targets
+from narformer_pyg.spaces.nasbench201 import (
+    CELL_EDGES,
+    NODE_TYPES,
+    NUM_CELLS,
+    NUM_NODES,
+    OPERATIONS,
+    NASBench201Cell,
+    cell_codes,
+    graph_edge_index,
+)
+
+log = logging.getLogger(__name__)
+
+
+def _known_targets() -> dict[str, Target]:
+    half = "trained on half of CIFAR-10's training set"
+    targets = []
+    for part, where in (
+        ("train", "that half"),
+        ("valid", "the other half"),
+        ("test", "the test set"),
+    ):
+        name = f"cifar10valid_{part}"
+        targets += [
+            Target(f"{name}_acc", "percent", "accuracy", f"{half}, measured on {where}"),
+            Target(f"{name}_loss", "nats", "loss", f"cross-entropy, {half}, measured on {where}"),
+        ]
+    targets.append(Target("cifar10valid_train_time", "s", "time", f"200 epochs, {half}"))
+    for name, where in (
+        ("cifar10", "CIFAR-10"),
+        ("cifar100", "CIFAR-100"),
+        ("imagenet16", "ImageNet16-120"),
+    ):
+        description = f"trained on all of {where}'s training set, measured on the test set"
+        targets.append(Target(f"{name}_test_acc", "percent", "accuracy", description))
+    for name, device in (
+        ("1080ti_1", "GTX 1080 Ti GPU, batch size 1"),
+        ("1080ti_32", "GTX 1080 Ti GPU, batch size 32"),
+        ("1080ti_256", "GTX 1080 Ti GPU, batch size 256"),
+        ("silver_4114", "Xeon Silver 4114 CPU"),
+        ("silver_4210r", "Xeon Silver 4210R CPU"),
+        ("samsung_a50", "Samsung A50 phone"),
+        ("pixel3", "Pixel 3 phone"),
+        ("essential_ph_1", "Essential PH-1 phone"),
+        ("samsung_s7", "Samsung S7 phone"),
+    ):
+        targets.append(Target(f"latency_{name}", "ms", "latency", f"one forward pass, {device}"))
+    return {target.name: target for target in targets}
+
+
+#: Every label there is, by name.
+TARGETS = _known_targets()
+
+
+class NASBench201(InMemoryDataset):
+    r"""All 15,625 cells of `NAS-Bench-201 <https://arxiv.org/abs/2001.00326>`_ with labels.
+
+    The labels are inside the package: nothing is downloaded, and without :obj:`root` nothing is
+    written. Graph :obj:`i` is the cell with official index :obj:`i`, unless :obj:`pre_filter`
+    drops some.
+
+    .. code-block:: python
+
+        dataset = NASBench201(target="cifar10valid_valid_acc")
+        dataset[0]
+        # Data(edge_index=[2, 10], y=[1, 1], op=[8], position=[8], num_nodes=8)
+        split = dataset.get_split(train_size=781, val_size=200, seed=0)
+        train_dataset = dataset[split.train]
+
+    Each graph holds :obj:`op` (long, :obj:`[8]`), :obj:`position` (long, :obj:`[8]`) and
+    :obj:`edge_index` (long, :obj:`[2, 10]`) as :meth:`NASBench201Cell.to_data` describes them,
+    and :obj:`y` (float32, :obj:`[1, num_targets]`). Accuracies are in percent, losses are
+    cross-entropies in nats, times are in seconds and latencies in milliseconds; see
+    :attr:`targets`. Labels of networks trained for 200 epochs are means over the benchmark's
+    seeds. Missing labels are NaN: those are 202 values of :obj:`latency_pixel3`, published as less
+    than 0.1 ms, all of cells in which :obj:`none` cuts every path from input to output.
+
+    Args:
+        root (str or os.PathLike, optional): A folder in which the processed graphs are kept. It
+            pays off with a costly :obj:`pre_transform` only. (default: :obj:`None`)
+        target (str or sequence of str, optional): The label or labels that become the columns of
+            :obj:`y`, or :obj:`"all"`. (default: :obj:`"cifar10valid_valid_acc"`)
+        transform (callable, optional): Applied to a graph at every access.
+            (default: :obj:`None`)
+        pre_transform (callable, optional): Applied to every graph once. (default: :obj:`None`)
+        pre_filter (callable, optional): Says of every graph whether to keep it.
+            (default: :obj:`None`)
+        force_reload (bool, optional): Whether to replace what :obj:`root` holds.
+            (default: :obj:`False`)
+
+    Raises:
+        TypeError: If :obj:`target` is not a name or a sequence of names.
+        ValueError: If a target is unknown, if :obj:`pre_filter` drops every graph, or if the
+            processed file in :obj:`root` is damaged.
+    """
+
+    targets: ClassVar[dict[str, Target]] = TARGETS
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str] | None = None,
+        target: str | Sequence[str] = "cifar10valid_valid_acc",
+        transform: Callable[[Data], Data] | None = None,
+        pre_transform: Callable[[Data], Data] | None = None,
+        pre_filter: Callable[[Data], bool] | None = None,
+        force_reload: bool = False,
+    ) -> None:
+        self.target_names = select_targets(target, self.targets)
+        root = None if root is None else os.fspath(root)
+        # PyG stores a placeholder text for a root that is not given.
+        self._on_disk = root is not None
+        super().__init__(
+            root, transform, pre_transform, pre_filter, log=False, force_reload=force_reload
+        )
+        if self._on_disk:
+            self._data, self.slices, self._cell_ids = self._read(self.processed_paths[0])
+        else:
+            self._data, self.slices, self._cell_ids = self._build()
+
+    @property
+    def num_node_types(self) -> int:
+        """The number of values of :obj:`op`: 7."""
+        return len(NODE_TYPES)
+
+    @property
+    def has_process(self) -> bool:
+        """Whether processed graphs are kept in a folder."""
+        return self._on_disk
+
+    @property
+    def raw_file_names(self) -> list[str]:
+        """Empty: the labels are inside the package."""
+        return []
+
+    @property
+    def processed_dir(self) -> str:
+        """The folder of the processed graphs: one per selection of targets."""
+        return os.path.join(self.root, "processed", self._target_key())
+
+    @property
+    def processed_file_names(self) -> str:
+        """The file with the processed graphs."""
+        return "data.pt"
+
+    def process(self) -> None:
+        """Builds the graphs and writes them to :obj:`root`."""
+        data, slices, cell_ids = self._build()
+        content = {
+            "targets": list(self.target_names),
+            "data": data.to_dict(),
+            "slices": slices,
+            "cell_ids": cell_ids,
+        }
+        with atomic_write(self.processed_paths[0]) as path:
+            torch.save(content, path)
+        log.info("Wrote %d graphs to %s", len(cell_ids), self.processed_paths[0])
+
+    def copy(self, idx: Any = None) -> NASBench201:
+        r"""Returns a copy of all graphs, or of some of them.
+
+        Args:
+            idx (slice, list, tuple, Tensor or numpy.ndarray, optional): The graphs to copy.
+                (default: :obj:`None`)
+        """
+        out = super().copy(idx)
+        out._cell_ids = (self if idx is None else self.index_select(idx))._selected_cells()
+        return out
+
+    def labels(self, name: str) -> Tensor:
+        r"""Returns one label of every graph, selected as a target or not.
+
+        Args:
+            name (str): The name of the label, one of :attr:`targets`.
+
+        Returns:
+            Tensor: float32, :obj:`[len(dataset)]` (:obj:`[15625]` for the whole space), in the
+            unit that :attr:`targets` says; NaN where there is no measurement.
+
+        Raises:
+            ValueError: If the name is unknown.
+        """
+        (name,) = select_targets([name], self.targets, argument="name")
+        return _label_column(name)[self._selected_cells()]
+
+    def cell(self, i: int) -> NASBench201Cell:
+        r"""Returns the cell that graph :obj:`i` shows.
+
+        Args:
+            i (int): A position in this dataset, :obj:`0` to :obj:`len(dataset) - 1`.
+
+        Raises:
+            TypeError: If :obj:`i` is not an integer.
+            ValueError: If :obj:`i` is out of range.
+        """
+        if isinstance(i, bool) or not isinstance(i, (int, np.integer)):
+            raise TypeError(f"Expected 'i' to be an integer (got {type(i).__name__}: {i!r})")
+        if not 0 <= i < len(self):
+            raise ValueError(f"Expected 'i' to be between 0 and {len(self) - 1} (got {int(i)})")
+        return NASBench201Cell.from_index(int(self._cell_ids[self.indices()[i]]))
+
+    def get_split(self, train_size: int, val_size: int = 0, seed: int = 0) -> Split:
+        r"""Draws training and validation graphs; the test set is the whole dataset.
+
+        As in the papers' protocol, all graphs are tested on, the training ones included;
+        :attr:`Split.held_out` leaves those out. Graphs with a missing label among the selected
+        targets are in no set. The training graphs do not depend on :obj:`val_size`, and a
+        smaller training set is the beginning of a larger one.
+
+        Args:
+            train_size (int): The number of training graphs, at least 1.
+            val_size (int, optional): The number of validation graphs, drawn from the rest.
+                (default: :obj:`0`)
+            seed (int, optional): The seed of the draw. (default: :obj:`0`)
+
+        Raises:
+            TypeError: If an argument is not an integer.
+            ValueError: If there are too few graphs with labels, or a size is too small.
+        """
+        cells = self._selected_cells()
+        finite = torch.ones(len(cells), dtype=torch.bool)
+        for name in self.target_names:
+            finite &= _label_column(name)[cells].isfinite()
+        return draw_split(finite.nonzero().flatten(), train_size, val_size, seed)
+
+    def _selected_cells(self) -> Tensor:
+        return self._cell_ids[torch.as_tensor(self.indices(), dtype=torch.long)]
+
+    def _target_key(self) -> str:
+        if len(self.target_names) == 1:
+            return self.target_names[0]
+        digest = hashlib.sha256(",".join(self.target_names).encode()).hexdigest()
+        return f"{len(self.target_names)}_targets_{digest[:16]}"
+
+    def _build(self) -> tuple[Data, dict[str, Tensor] | None, Tensor]:
+        data, slices = _collated_graphs(self.target_names)
+        cell_ids = torch.arange(NUM_CELLS)
+        if self.pre_transform is None and self.pre_filter is None:
+            return data, slices, cell_ids
+        self._data, self.slices, self._data_list = data, slices, None
+        graphs, kept = [], []
+        for i in range(NUM_CELLS):
+            graph = self.get(i)
+            if self.pre_filter is None or self.pre_filter(graph):
+                graphs.append(graph if self.pre_transform is None else self.pre_transform(graph))
+                kept.append(i)
+        if not graphs:
+            raise ValueError(
+                f"Expected 'pre_filter' to keep at least one graph (got none of {NUM_CELLS}); "
+                "it has to return True for a graph that stays"
+            )
+        self._data_list = None
+        data, slices = self.collate(graphs)
+        return data, slices, cell_ids[kept]
+
+    def _read(self, path: str) -> tuple[Data, dict[str, Tensor] | None, Tensor]:
+        try:
+            content = torch.load(path, weights_only=True)
+            if tuple(content["targets"]) != self.target_names:
+                raise KeyError("targets")
+            return Data.from_dict(content["data"]), content["slices"], content["cell_ids"]
+        except (
+            AttributeError, EOFError, KeyError, OSError, RuntimeError, TypeError, ValueError,
+            pickle.UnpicklingError,
+        ) as error:  # fmt: skip
+            raise ValueError(
+                f"Cannot read the processed graphs in 'root' (got {path!r}, which is damaged or "
+                f"foreign: {type(error).__name__}). Pass 'force_reload=True' to build them again; "
+                "a 'pre_transform' may add tensors, numbers and strings only"
+            ) from error
+
+
+@functools.cache
+def _label_column(name: str) -> Tensor:
+    path = resources.files("narformer_pyg.datasets") / "data" / "nasbench201.npz"
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
+        return torch.from_numpy(content[name])
+
+
+def _collated_graphs(target_names: Sequence[str]) -> tuple[Data, dict[str, Tensor]]:
+    """Builds the storage of an :class:`InMemoryDataset` without a loop over graphs."""
+    codes = torch.from_numpy(cell_codes().astype(np.int64))
+    op = torch.empty(NUM_CELLS, NUM_NODES, dtype=torch.long)
+    op[:, 0], op[:, -1] = 0, NODE_TYPES.index("output")
+    for k in reversed(range(len(CELL_EDGES))):
+        op[:, k + 1] = codes % len(OPERATIONS) + 1
+        codes = codes // len(OPERATIONS)
+    edge_index = graph_edge_index()
+    data = Data(
+        op=op.flatten(),
+        position=torch.arange(NUM_NODES).repeat(NUM_CELLS),
+        edge_index=edge_index.repeat(1, NUM_CELLS),
+        y=torch.stack([_label_column(name) for name in target_names], dim=1),
+    )
+    # What PyG's collate leaves behind: the total, and the list that splits it up again.
+    data._store._num_nodes = [NUM_NODES] * NUM_CELLS
+    data.num_nodes = NUM_NODES * NUM_CELLS
+    nodes = torch.arange(NUM_CELLS + 1) * NUM_NODES
+    slices = {
+        "op": nodes,
+        "position": nodes.clone(),
+        "edge_index": torch.arange(NUM_CELLS + 1) * edge_index.size(1),
+        "y": torch.arange(NUM_CELLS + 1),
+    }
+    return data, slices

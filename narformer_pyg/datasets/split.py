@@ -1,0 +1,149 @@
+"""Training, validation and test graphs of a dataset."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from narformer_pyg._files import atomic_write
+
+_PARTS = ("train", "val", "test")
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    r"""Which graphs of a dataset train, validate and test a predictor.
+
+    .. code-block:: python
+
+        train_dataset = dataset[split.train]
+
+    Args:
+        train (Tensor): Positions of the training graphs: long, :obj:`[train_size]`.
+        val (Tensor): Positions of the validation graphs: long, :obj:`[val_size]`.
+        test (Tensor): Positions of the test graphs: long, :obj:`[test_size]`, in ascending
+            order. They may include those of the other two.
+        seed (int): The seed that drew them.
+
+    Raises:
+        ValueError: If a set is not a vector of non-negative integers, holds a position twice, or
+            if training and validation share one.
+    """
+
+    train: Tensor
+    val: Tensor
+    test: Tensor
+    seed: int
+
+    def __post_init__(self) -> None:
+        for name in _PARTS:
+            part = getattr(self, name)
+            if not isinstance(part, Tensor) or part.dtype != torch.long or part.dim() != 1:
+                raise ValueError(f"Expected '{name}' to be a vector of long integers (got {part})")
+            if part.numel() and int(part.min()) < 0:
+                raise ValueError(
+                    f"Expected '{name}' to hold no negative position (got {int(part.min())})"
+                )
+            if part.unique().numel() < part.numel():
+                raise ValueError(f"Expected '{name}' to hold no position twice (got {part})")
+        shared = self.train[torch.isin(self.train, self.val)]
+        if shared.numel():
+            raise ValueError(
+                f"Expected 'train' and 'val' to be disjoint (got {shared.tolist()[:5]} in both)"
+            )
+
+    @property
+    def held_out(self) -> Tensor:
+        """The test graphs that are neither trained nor validated on: long, in ascending order."""
+        return self.test[~torch.isin(self.test, torch.cat([self.train, self.val]))]
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        r"""Writes the split as JSON; the file is complete or absent.
+
+        Args:
+            path (str or os.PathLike): The file to write.
+        """
+        content = {name: getattr(self, name).tolist() for name in _PARTS}
+        with atomic_write(path) as temporary:
+            temporary.write_text(json.dumps({"seed": self.seed, **content}) + "\n", "utf-8")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Split:
+        r"""Reads what :meth:`save` wrote.
+
+        Args:
+            path (str or os.PathLike): The file to read.
+
+        Raises:
+            OSError: If the file cannot be read.
+            ValueError: If it is not a split.
+        """
+        text = Path(path).read_bytes()
+        try:
+            content = json.loads(text)
+            seed = content["seed"]
+            if isinstance(seed, bool) or not isinstance(seed, int):
+                raise TypeError(f"'seed' is {seed!r}")
+            parts = {}
+            for name in _PARTS:
+                values = content[name]
+                if not isinstance(values, list) or any(type(v) is not int for v in values):
+                    raise TypeError(f"'{name}' is not a list of integers")
+                parts[name] = torch.tensor(values, dtype=torch.long)
+            return cls(seed=seed, **parts)
+        except (KeyError, OverflowError, RuntimeError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"Expected 'path' to be a split written by 'Split.save' (got {os.fspath(path)!r}: "
+                f"{type(error).__name__}: {error}); draw the split again and save it"
+            ) from error
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{name}={getattr(self, name).numel()}" for name in _PARTS)
+        return f"Split({sizes}, seed={self.seed})"
+
+
+def draw_split(candidates: Tensor, train_size: int, val_size: int, seed: int) -> Split:
+    r"""Draws disjoint training and validation sets; all candidates are the test set.
+
+    Args:
+        candidates (Tensor): The positions to draw from: long, in ascending order.
+        train_size (int): The number of training graphs, at least 1.
+        val_size (int): The number of validation graphs, at least 0.
+        seed (int): The seed of :func:`numpy.random.default_rng`, at least 0.
+
+    Raises:
+        TypeError: If a number is not an integer.
+        ValueError: If a number is out of range.
+    """
+    for name, value in (("train_size", train_size), ("val_size", val_size), ("seed", seed)):
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+            raise TypeError(
+                f"Expected '{name}' to be an integer (got {type(value).__name__}: {value!r})"
+            )
+    num = candidates.numel()
+    if not 1 <= train_size <= num:
+        raise ValueError(
+            f"Expected 'train_size' to be between 1 and {num}, the number of graphs with labels "
+            f"(got {train_size})"
+        )
+    if not 0 <= val_size <= num - train_size:
+        raise ValueError(
+            f"Expected 'val_size' to be between 0 and {num - train_size}, the graphs that "
+            f"'train_size' leaves (got {val_size})"
+        )
+    if seed < 0:
+        raise ValueError(f"Expected 'seed' to be at least 0 (got {seed})")
+    # One permutation for both sets: the training set does not depend on the validation set.
+    order = torch.from_numpy(np.random.default_rng(seed).permutation(num))
+    return Split(
+        train=candidates[order[:train_size]],
+        val=candidates[order[train_size : train_size + val_size]],
+        test=candidates,
+        seed=int(seed),
+    )

@@ -1,0 +1,150 @@
+"""Batches of graph ids: an order that is drawn anew every epoch and can be resumed anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from numbers import Integral
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def check_count(name: str, value: Any) -> int:
+    """Returns :obj:`value` as an integer, or raises if it is not a positive whole number."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+        raise ValueError(f"Expected '{name}' to be a positive integer (got {value!r})")
+    return int(value)
+
+
+def check_flag(name: str, value: Any) -> bool:
+    """Returns :obj:`value`, or raises if it is neither true nor false."""
+    if not isinstance(value, bool):
+        raise ValueError(f"Expected '{name}' to be True or False (got {value!r})")
+    return value
+
+
+class ResumableBatchSampler:
+    r"""Cuts the ids :obj:`0, ..., num_graphs - 1` into batches, in order or shuffled.
+
+    The random numbers come from a private generator, and :meth:`state_dict` holds its state at the
+    start of the running epoch together with the number of batches handed out since: loaded into a
+    sampler of the same arguments, the next iteration goes on with the very batch that was next.
+
+    Args:
+        num_graphs (int): The number of ids.
+        batch_size (int): The number of ids in a batch; the last batch may hold fewer.
+        shuffle (bool): Whether each epoch has an order of its own.
+        drop_last (bool): Whether an incomplete last batch is left out.
+        generator (torch.Generator, optional): The source of random numbers, on the CPU; it is
+            used, not copied. (default: :obj:`None`)
+        seed (int, optional): The seed of a new generator. Without generator and seed, the seed is
+            drawn from PyTorch's global generator, so that :func:`torch.manual_seed` fixes it.
+            (default: :obj:`None`)
+
+    Raises:
+        ValueError: If an argument has the wrong type or range, or both :obj:`generator` and
+            :obj:`seed` are given.
+    """
+
+    def __init__(
+        self,
+        num_graphs: int,
+        batch_size: int,
+        shuffle: bool,
+        drop_last: bool,
+        generator: torch.Generator | None = None,
+        seed: int | None = None,
+    ) -> None:
+        self.num_graphs = check_count("num_graphs", num_graphs)
+        self.batch_size = check_count("batch_size", batch_size)
+        self.shuffle = check_flag("shuffle", shuffle)
+        self.drop_last = check_flag("drop_last", drop_last)
+        if self.drop_last and self.batch_size > self.num_graphs:
+            raise ValueError(
+                f"Expected 'batch_size' to be at most the number of graphs, {self.num_graphs}, "
+                f"when 'drop_last' is set: no batch would be left (got {self.batch_size})"
+            )
+        self.generator = _make_generator(generator, seed)
+        self._epoch_start: Tensor | None = None  # generator state, while an epoch is running
+        self._num_done = 0
+        self._num_skipped = 0
+
+    def _draw(self) -> Tensor:
+        """Returns the ids of a new epoch in their order, :obj:`[num_graphs]`."""
+        if self.shuffle:
+            return torch.randperm(self.num_graphs, generator=self.generator)
+        return torch.arange(self.num_graphs)
+
+    def _epoch(self) -> list[Tensor]:
+        """Returns the batches of a new epoch, an incomplete last one included."""
+        return list(self._draw().split(self.batch_size))
+
+    def __iter__(self) -> Iterator[Tensor]:
+        start, self._num_skipped = self._num_skipped, 0
+        self._num_done, self._epoch_start = start, self.generator.get_state()
+        batches, num_batches = self._epoch(), len(self)
+        for i in range(start, num_batches):
+            # Counted before it is handed out, as the consumer may stop at the last batch without
+            # asking for another.
+            self._num_done = i + 1
+            if self._num_done == num_batches:
+                self._num_done, self._epoch_start = 0, None
+            yield batches[i]
+
+    def __len__(self) -> int:
+        if self.drop_last:
+            return self.num_graphs // self.batch_size
+        return -(-self.num_graphs // self.batch_size)
+
+    def state_dict(self) -> dict[str, Any]:
+        r"""Returns what :meth:`load_state_dict` needs to go on from here.
+
+        It refers to the iteration that was started last: :obj:`"generator"`, the state of the
+        generator at the start of that epoch (or now, between epochs), a :class:`torch.ByteTensor`,
+        and :obj:`"num_batches"`, the number of batches that the epoch has already given.
+        """
+        if self._epoch_start is None:
+            return {"generator": self.generator.get_state(), "num_batches": self._num_skipped}
+        return {"generator": self._epoch_start.clone(), "num_batches": self._num_done}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        r"""Makes the next iteration go on where :meth:`state_dict` was taken.
+
+        Args:
+            state_dict (dict): The result of :meth:`state_dict`.
+
+        Raises:
+            ValueError: If it has other entries, or more batches than an epoch of this sampler.
+        """
+        if set(state_dict) != {"generator", "num_batches"}:
+            raise ValueError(
+                "Expected 'state_dict' to hold 'generator' and 'num_batches' "
+                f"(got {sorted(state_dict)})"
+            )
+        done = state_dict["num_batches"]
+        if not 0 <= done < max(len(self), 1):
+            raise ValueError(
+                f"Expected 'num_batches' to be less than the {len(self)} batches of an epoch; the "
+                f"state is of a sampler with other arguments (got {done})"
+            )
+        self.generator.set_state(state_dict["generator"].cpu())
+        self._epoch_start, self._num_done, self._num_skipped = None, 0, done
+
+
+def _make_generator(generator: torch.Generator | None, seed: int | None) -> torch.Generator:
+    if generator is not None:
+        if seed is not None:
+            raise ValueError(
+                f"Expected only one of 'generator' and 'seed' to be given (got seed {seed!r} too)"
+            )
+        if not isinstance(generator, torch.Generator) or generator.device.type != "cpu":
+            raise ValueError(
+                f"Expected 'generator' to be a torch.Generator on the CPU (got {generator!r})"
+            )
+        return generator
+    if seed is None:
+        seed = int(torch.empty((), dtype=torch.int64).random_())
+    elif isinstance(seed, bool) or not isinstance(seed, Integral):
+        raise ValueError(f"Expected 'seed' to be an integer (got {seed!r})")
+    return torch.Generator().manual_seed(int(seed))

@@ -1,0 +1,196 @@
+"""A data loader for datasets that fit on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch_geometric.data import Batch, Data, InMemoryDataset
+
+from narformer_pyg.loader._batch_sampler import ResumableBatchSampler
+from narformer_pyg.loader._collated import CollatedGraphs
+
+
+class DeviceLoader:
+    r"""Cuts batches out of a collated dataset that lives on one device.
+
+    The batches equal those of :class:`torch_geometric.loader.DataLoader`: same attributes, values,
+    types, :obj:`batch` and :obj:`ptr`, and single graphs can be taken back out of them. But no
+    graph is ever an object of its own: a batch is a handful of :func:`torch.index_select` calls,
+    whose positions come from the graph sizes, and with them known on the host the device is never
+    waited for. Datasets whose graphs have equal sizes take a still shorter way.
+
+    It replaces PyG's loader for small graphs, which spends most of a training step on single graphs
+    and then on copying them to the device. Datasets with a transform, attributes that are neither
+    dense tensors, numbers nor objects to be listed (sparse matrices, dictionaries, lists of
+    tensors), or larger than the device's memory, stay with PyG's loader. The dataset must not be
+    changed while the loader is in use: on its own device its memory is shared, not copied.
+
+    Each iteration is a new epoch, with a new order if :obj:`shuffle` is set.
+
+    Args:
+        dataset (InMemoryDataset or list of Data): The graphs. Subsets such as
+            :obj:`dataset[index]` are copied once.
+        batch_size (int, optional): The number of graphs in a batch. (default: :obj:`1`)
+        shuffle (bool, optional): Whether each epoch has an order of its own.
+            (default: :obj:`False`)
+        device (torch.device or str, optional): Where the dataset and the batches live. By default,
+            where the dataset is. (default: :obj:`None`)
+        drop_last (bool, optional): Whether an incomplete last batch is left out.
+            (default: :obj:`False`)
+        batch_sampler (iterable, optional): The batches of an epoch as sequences or tensors of
+            graph ids, iterated anew every epoch; replaces :obj:`batch_size`, :obj:`shuffle`,
+            :obj:`drop_last`, :obj:`generator` and :obj:`seed`. (default: :obj:`None`)
+        generator (torch.Generator, optional): The source of random numbers, on the CPU whatever
+            the device, so that the order does not depend on it. (default: :obj:`None`)
+        seed (int, optional): The seed of a new generator. Without generator and seed, the seed is
+            drawn from PyTorch's global generator. (default: :obj:`None`)
+
+    Raises:
+        TypeError: If :obj:`dataset` is neither an in-memory dataset nor a list of
+            :class:`~torch_geometric.data.Data`.
+        ValueError: If it is empty, has a transform or an attribute that cannot be cut, or if
+            another argument has the wrong type or range.
+
+    Example:
+        >>> loader = DeviceLoader(dataset, batch_size=128, shuffle=True, device="cuda")
+        >>> for batch in loader:
+        ...     out = model(batch)
+    """
+
+    def __init__(
+        self,
+        dataset: InMemoryDataset | Sequence[Data],
+        batch_size: int = 1,
+        shuffle: bool = False,
+        *,
+        device: torch.device | str | None = None,
+        drop_last: bool = False,
+        batch_sampler: Iterable[Sequence[int] | Tensor] | None = None,
+        generator: torch.Generator | None = None,
+        seed: int | None = None,
+    ) -> None:
+        self.dataset = dataset
+        self._graphs = CollatedGraphs(dataset, None if device is None else torch.device(device))
+        self.batch_sampler: Any
+        self._owns_sampler = batch_sampler is None
+        if batch_sampler is None:
+            self.batch_sampler = ResumableBatchSampler(
+                self._graphs.num_graphs, batch_size, shuffle, drop_last, generator, seed
+            )
+        else:
+            given = {
+                "batch_size": batch_size != 1,
+                "shuffle": shuffle,
+                "drop_last": drop_last,
+                "generator": generator is not None,
+                "seed": seed is not None,
+            }
+            if any(given.values()):
+                names = ", ".join(name for name, is_given in given.items() if is_given)
+                raise ValueError(
+                    "Expected no argument that 'batch_sampler' replaces to be given with it "
+                    f"(got {names})"
+                )
+            if not isinstance(batch_sampler, Iterable) or isinstance(batch_sampler, Iterator):
+                raise ValueError(
+                    "Expected 'batch_sampler' to be an iterable that can be iterated anew every "
+                    f"epoch, such as a list (got {type(batch_sampler).__name__})"
+                )
+            self.batch_sampler = batch_sampler
+        self._num_done = 0
+        self._num_skipped = 0
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the dataset and the batches."""
+        return self._graphs.device
+
+    def to(self, device: torch.device | str) -> DeviceLoader:
+        r"""Moves the dataset to a device and returns the loader.
+
+        Args:
+            device (torch.device or str): The new device.
+        """
+        self._graphs.to(torch.device(device))
+        return self
+
+    def collate(self, indices: Tensor | Sequence[int]) -> Batch:
+        r"""Returns the batch of any graphs, in the given order.
+
+        Args:
+            indices (torch.Tensor or sequence of int): The graphs, :obj:`[batch_size]`; a graph
+                may occur several times.
+
+        Raises:
+            ValueError: If :obj:`indices` is empty, not a vector or not of integers.
+            IndexError: If there is no such graph; negative ids do not count from the end.
+        """
+        index = torch.as_tensor(indices)
+        if index.dim() != 1 or index.numel() == 0:
+            raise ValueError(
+                "Expected 'indices' to be a vector of at least one graph id "
+                f"(got shape {list(index.shape)})"
+            )
+        if index.dtype == torch.bool or index.is_floating_point() or index.is_complex():
+            raise ValueError(f"Expected 'indices' to hold integers (got {index.dtype})")
+        index = index.to("cpu", torch.long)
+        low, high = index.aminmax()
+        if low < 0 or high >= self._graphs.num_graphs:
+            raise IndexError(
+                f"Expected 'indices' to be in the range from 0 to {self._graphs.num_graphs - 1} "
+                f"(got {int(low if low < 0 else high)})"
+            )
+        return self._graphs.cut(index)
+
+    def __iter__(self) -> Iterator[Batch]:
+        if self._owns_sampler:  # its batches need no check
+            yield from map(self._graphs.cut, self.batch_sampler)
+            return
+        skipped, self._num_skipped = self._num_skipped, 0
+        length = len(self.batch_sampler) if hasattr(self.batch_sampler, "__len__") else None
+        for i, indices in enumerate(self.batch_sampler):
+            if i < skipped:
+                continue
+            self._num_done = 0 if i + 1 == length else i + 1
+            yield self.collate(indices)
+        self._num_done = 0
+
+    def __len__(self) -> int:
+        return len(self.batch_sampler)
+
+    def state_dict(self) -> dict[str, Any]:
+        r"""Returns what :meth:`load_state_dict` needs to go on from here.
+
+        Taken between epochs or in the middle of one, the loader goes on with the very batch that
+        was next. It is the state of the batch sampler if that has one (as
+        :class:`~narformer_pyg.loader.PairedBatchSampler` does), and the number of batches since
+        the start of the epoch otherwise; then only a sampler whose order is fixed is resumed
+        exactly.
+        """
+        if hasattr(self.batch_sampler, "state_dict"):
+            return self.batch_sampler.state_dict()
+        return {"num_batches": self._num_done or self._num_skipped}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        r"""Makes the next iteration go on where :meth:`state_dict` was taken.
+
+        Args:
+            state_dict (dict): The result of :meth:`state_dict` of a loader with the same arguments.
+
+        Raises:
+            ValueError: If the state is of a loader with other arguments.
+        """
+        if hasattr(self.batch_sampler, "load_state_dict"):
+            self.batch_sampler.load_state_dict(state_dict)
+        elif set(state_dict) != {"num_batches"}:
+            raise ValueError(
+                f"Expected 'state_dict' to hold 'num_batches' only (got {sorted(state_dict)})"
+            )
+        else:
+            self._num_done, self._num_skipped = 0, state_dict["num_batches"]
+
+    def __repr__(self) -> str:
+        return f"{self.__class__.__name__}({self._graphs.num_graphs}, device={self.device})"

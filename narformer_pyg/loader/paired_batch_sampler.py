@@ -1,0 +1,77 @@
+"""Batches that hold each graph next to one of its augmented copies."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from narformer_pyg.loader._batch_sampler import ResumableBatchSampler, check_count
+
+
+class PairedBatchSampler(ResumableBatchSampler):
+    r"""Batches of originals followed by their augmented copies, for a consistency loss.
+
+    The dataset is the concatenation of :obj:`num_graphs` originals and :obj:`num_copies` blocks of
+    augmented graphs, so that copy :math:`k` of graph :math:`i` is at
+    :math:`i + (1 + k) \cdot` :obj:`num_graphs`;
+    :func:`narformer_pyg.transforms.augment` makes the blocks. A batch is a
+    :class:`torch.LongTensor` of shape :obj:`[2 * batch_size]`: the originals, then one copy of
+    each in the same order. With several copies, each graph draws one of them every epoch.
+
+    Each iteration is a new epoch. See :meth:`state_dict` to resume in the middle of one.
+
+    Args:
+        num_graphs (int): The number of originals.
+        batch_size (int): The number of originals in a batch, half the number of its graphs.
+        num_copies (int, optional): The number of copies of each graph in the dataset.
+            (default: :obj:`1`)
+        shuffle (bool, optional): Whether each epoch has an order of its own.
+            (default: :obj:`True`)
+        drop_last (bool, optional): Whether an incomplete last batch is left out.
+            (default: :obj:`False`)
+        generator (torch.Generator, optional): The source of random numbers, on the CPU.
+            (default: :obj:`None`)
+        seed (int, optional): The seed of a new generator. Without generator and seed, the seed is
+            drawn from PyTorch's global generator. (default: :obj:`None`)
+
+    Raises:
+        ValueError: If an argument has the wrong type or range, or both :obj:`generator` and
+            :obj:`seed` are given.
+
+    Example:
+        >>> sampler = PairedBatchSampler(len(graphs), batch_size=8)
+        >>> loader = DeviceLoader(graphs + augment(graphs), batch_sampler=sampler)
+    """
+
+    def __init__(
+        self,
+        num_graphs: int,
+        batch_size: int,
+        num_copies: int = 1,
+        shuffle: bool = True,
+        drop_last: bool = False,
+        *,
+        generator: torch.Generator | None = None,
+        seed: int | None = None,
+    ) -> None:
+        self.num_copies = check_count("num_copies", num_copies)
+        super().__init__(num_graphs, batch_size, shuffle, drop_last, generator, seed)
+
+    def _epoch(self) -> list[Tensor]:
+        originals = self._draw()
+        copies = originals + self.num_graphs
+        if self.num_copies > 1:
+            chosen = torch.randint(self.num_copies, copies.size(), generator=self.generator)
+            copies += self.num_graphs * chosen
+        return [
+            torch.cat(pair)
+            for pair in zip(
+                originals.split(self.batch_size), copies.split(self.batch_size), strict=True
+            )
+        ]
+
+    def __repr__(self) -> str:
+        return (
+            f"{self.__class__.__name__}({self.num_graphs}, batch_size={self.batch_size}, "
+            f"num_copies={self.num_copies})"
+        )

@@ -1,0 +1,32 @@
+"""Layers, encoders, readouts and losses."""
+
+from narformer_pyg.nn.block import NARFormerV2Block
+from narformer_pyg.nn.conv import GraphAidedAttentionConv
+from narformer_pyg.nn.encoders import CellTokenEncoder, nerf_code
+from narformer_pyg.nn.grouped_feed_forward import GroupedFeedForward
+from narformer_pyg.nn.grouped_linear import GroupedLinear
+from narformer_pyg.nn.head import PositiveRegressionHead
+from narformer_pyg.nn.losses import (
+    ArchitectureConsistencyLoss,
+    PairwiseRankingLoss,
+    RelativeMSELoss,
+    SequenceRankingLoss,
+)
+from narformer_pyg.nn.readout import FusionReadout, MeanReadout, SumReadout
+
+__all__ = [
+    "ArchitectureConsistencyLoss",
+    "CellTokenEncoder",
+    "FusionReadout",
+    "GraphAidedAttentionConv",
+    "GroupedFeedForward",
+    "GroupedLinear",
+    "MeanReadout",
+    "NARFormerV2Block",
+    "PairwiseRankingLoss",
+    "PositiveRegressionHead",
+    "RelativeMSELoss",
+    "SequenceRankingLoss",
+    "SumReadout",
+    "nerf_code",
+]

@@ -1,0 +1,65 @@
+"""The grouped feed-forward network of a NAR-Former V2 block."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from narformer_pyg.nn.dropout import dropout
+from narformer_pyg.nn.grouped_linear import GroupedLinear, merge_groups, split_groups
+
+
+class GroupedFeedForward(torch.nn.Module):
+    r"""A two-layer perceptron on groups of features, with a layer norm in every group.
+
+    .. math::
+        \mathrm{GFFN}(\mathbf{x}) = \mathrm{LN}_2 \left( \mathrm{ReLU}(\mathrm{LN}_1(
+        \mathbf{x} \mathbf{W}_1 + \mathbf{b}_1)) \mathbf{W}_2 + \mathbf{b}_2 \right)
+
+    Both linear maps are :class:`GroupedLinear`; the layer norms act inside each group and their
+    affine parameters are shared by the groups, as in the authors' release. Features are not
+    shuffled between the groups.
+
+    Args:
+        channels (int): Size of each input and output sample, a multiple of :obj:`num_groups`.
+        ratio (int, optional): Hidden size as a multiple of :obj:`channels`. (default: :obj:`4`)
+        num_groups (int, optional): The number of groups. (default: :obj:`8`)
+        dropout (float, optional): Dropout probability, after the activation and after the second
+            layer norm. (default: :obj:`0.05`)
+
+    Shapes:
+        - **input:** features :math:`(*, F)`
+        - **output:** features :math:`(*, F)`
+    """
+
+    def __init__(
+        self, channels: int, ratio: int = 4, num_groups: int = 8, dropout: float = 0.05
+    ) -> None:
+        super().__init__()
+        self.channels = channels
+        self.num_groups = num_groups
+        self.dropout = dropout
+        self.lin_1 = GroupedLinear(channels, ratio * channels, num_groups)
+        self.norm_1 = torch.nn.LayerNorm(ratio * channels // num_groups)
+        self.lin_2 = GroupedLinear(ratio * channels, channels, num_groups)
+        self.norm_2 = torch.nn.LayerNorm(channels // num_groups)
+
+    def reset_parameters(self) -> None:
+        r"""Resets all learnable parameters of the module."""
+        for module in (self.lin_1, self.norm_1, self.lin_2, self.norm_2):
+            module.reset_parameters()
+
+    def forward(self, x: Tensor) -> Tensor:
+        r"""Maps features :math:`(*, F)` to :math:`(*, F)`."""
+        groups = split_groups(x, self.num_groups)  # [num_groups, num_nodes, channels / num_groups]
+        groups = self.norm_1(self.lin_1.forward_groups(groups)).relu()
+        groups = dropout(groups, self.dropout, self.training)
+        groups = self.norm_2(self.lin_2.forward_groups(groups))
+        groups = dropout(groups, self.dropout, self.training)
+        return merge_groups(groups).view(x.shape)
+
+    def __repr__(self) -> str:
+        return (
+            f"{self.__class__.__name__}({self.channels}, "
+            f"ratio={self.lin_1.out_channels // self.channels}, num_groups={self.num_groups})"
+        )

@@ -1,0 +1,85 @@
+"""Losses of the paper (supplement, section C.3, and the authors' release)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class RelativeMSELoss(torch.nn.Module):
+    r"""The mean squared relative error.
+
+    .. math::
+        \mathcal{L} = \frac{1}{n} \sum_i \left( \frac{\hat{y}_i}{y_i} - 1 \right)^2
+
+    The paper writes MSE; its released code divides by the label, for accuracy and for latency.
+    Labels must be positive. Shapes: prediction and target are equal, the loss is a scalar.
+    """
+
+    def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
+        r"""Computes the loss."""
+        return (prediction / target - 1.0).square().mean()
+
+
+class SequenceRankingLoss(torch.nn.Module):
+    r"""The error of the differences between randomly paired graphs (SR).
+
+    .. math::
+        \mathcal{L} = \frac{1}{n} \sum_i \left| (\hat{y}_i - \hat{y}_{\pi(i)}) - (y_i - y_{\pi(i)})
+        \right|
+
+    with one random permutation :math:`\pi` of the batch a call, drawn from torch's global
+    generator. Shapes: prediction and target are equal, graphs in dimension 0.
+    """
+
+    def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
+        r"""Computes the loss."""
+        permutation = torch.randperm(prediction.size(0), device=prediction.device)
+        error = prediction - target
+        return (error - error[permutation]).abs().mean()
+
+
+class ArchitectureConsistencyLoss(torch.nn.Module):
+    r"""The difference between the predictions of a graph and of its augmented copy (AC).
+
+    .. math::
+        \mathcal{L} = \frac{1}{n} \sum_i \left| \hat{y}_{\mathrm{copy}(i)} - \hat{y}_i \right|
+
+    Shapes: both predictions are equal, the loss is a scalar.
+    """
+
+    def forward(self, prediction: Tensor, copy_prediction: Tensor) -> Tensor:
+        r"""Computes the loss."""
+        return (copy_prediction - prediction).abs().mean()
+
+
+class PairwiseRankingLoss(torch.nn.Module):
+    r"""The logistic loss of the order of all pairs of graphs in a batch.
+
+    .. math::
+        \mathcal{L} = \frac{1}{|P|} \sum_{(i, j) \in P} \log \left( 1 + \exp \left(
+        -\frac{\hat{y}_i - \hat{y}_j}{\tau} \right) \right), \quad P = \{ (i, j) : y_i > y_j \}
+
+    It asks for the right order directly (not in the paper). Zero if all labels are equal.
+
+    Args:
+        temperature (float, optional): The difference :math:`\tau` of two predictions, in the scale
+            the model is trained in, at which a pair counts as clearly ordered.
+            (default: :obj:`1.0`)
+
+    Shapes: prediction and target are :math:`(n, T)`; pairs are formed within each target.
+    """
+
+    def __init__(self, temperature: float = 1.0) -> None:
+        super().__init__()
+        if not temperature > 0:
+            raise ValueError(f"Expected 'temperature' to be positive (got {temperature})")
+        self.temperature = temperature
+
+    def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
+        r"""Computes the loss."""
+        ordered = target.unsqueeze(1) > target.unsqueeze(0)  # [n, n, num_targets]
+        difference = prediction.unsqueeze(1) - prediction.unsqueeze(0)
+        loss = F.softplus(-difference / self.temperature) * ordered
+        return loss.sum() / ordered.sum().clamp(min=1)

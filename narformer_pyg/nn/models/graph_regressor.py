@@ -1,0 +1,145 @@
+"""What all models share: blocks on nodes, a readout, graph features and a head."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch_geometric.typing import Adj
+from torch_geometric.utils import is_sparse
+
+from narformer_pyg.nn.conv.checks import check_node_features
+from narformer_pyg.nn.dropout import dropout
+from narformer_pyg.nn.head import PositiveRegressionHead
+from narformer_pyg.nn.readout import create_readout
+
+
+class GraphRegressor(torch.nn.Module):
+    r"""Base class of models that map a graph to positive numbers.
+
+    Subclasses say in :meth:`encode` what happens on the nodes. All share the readout, the graph
+    features and the head, so that a comparison of two models compares what they do on nodes.
+
+    Args:
+        in_channels (int): Size of each node code.
+        hidden_channels (int): Size of the node states and of the hidden layers of the head.
+        num_blocks (int): The number of blocks.
+        out_channels (int): The number of targets.
+        readout (str): :obj:`"fusion"`, :obj:`"sum"` or :obj:`"mean"`.
+        static_channels (int): Size of the code of the graph features; :obj:`0` for none.
+        dropout (float): Dropout probability.
+        undirected (bool): If set to :obj:`True`, every edge is used in both directions: the
+            adjacency is :math:`\mathbf{A} + \mathbf{A}^{\top}`.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        hidden_channels: int,
+        num_blocks: int,
+        out_channels: int,
+        readout: str,
+        static_channels: int,
+        dropout: float,
+        undirected: bool,
+    ) -> None:
+        super().__init__()
+        for name, value, least in (
+            ("in_channels", in_channels, 1),
+            ("hidden_channels", hidden_channels, 1),
+            ("num_blocks", num_blocks, 1),
+            ("out_channels", out_channels, 1),
+            ("static_channels", static_channels, 0),
+        ):
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise ValueError(f"Expected '{name}' to be an integer >= {least} (got {value!r})")
+        if not 0.0 <= dropout < 1.0:
+            raise ValueError(f"Expected 'dropout' to be in [0, 1) (got {dropout})")
+
+        #: Arguments that build this model again; subclasses add theirs.
+        self.config: dict[str, Any] = {
+            "in_channels": in_channels,
+            "hidden_channels": hidden_channels,
+            "num_blocks": num_blocks,
+            "out_channels": out_channels,
+            "readout": readout,
+            "static_channels": static_channels,
+            "dropout": dropout,
+            "undirected": undirected,
+        }
+        self.in_channels = in_channels
+        self.hidden_channels = hidden_channels
+        self.num_blocks = num_blocks
+        self.out_channels = out_channels
+        self.static_channels = static_channels
+        self.dropout = dropout
+        self.undirected = undirected
+
+        self.readout = create_readout(readout, hidden_channels, num_blocks)
+        self.lin_static = (
+            torch.nn.Linear(static_channels, hidden_channels) if static_channels > 0 else None
+        )
+        graph_channels = hidden_channels * (2 if static_channels > 0 else 1)
+        self.head = PositiveRegressionHead(graph_channels, hidden_channels, out_channels, dropout)
+
+    def reset_parameters(self) -> None:
+        r"""Resets all learnable parameters of the module."""
+        self.readout.reset_parameters()
+        if self.lin_static is not None:
+            self.lin_static.reset_parameters()
+        self.head.reset_parameters()
+
+    def encode(self, x: Tensor, edge_index: Adj) -> list[Tensor]:
+        r"""Returns the node states :math:`(|V|, F)` after every block."""
+        raise NotImplementedError
+
+    def forward(
+        self,
+        x: Tensor,
+        edge_index: Adj,
+        batch: Tensor | None = None,
+        static: Tensor | None = None,
+        batch_size: int | None = None,
+    ) -> Tensor:
+        r"""Predicts the targets of a batch of graphs.
+
+        Args:
+            x (torch.Tensor): The node codes :math:`(|\mathcal{V}|, F_{in})`.
+            edge_index (torch.Tensor): The edges :math:`(2, |\mathcal{E}|)`, in the direction of
+                the data flow.
+            batch (torch.Tensor, optional): The graph :math:`(|\mathcal{V}|)` of each node; one
+                graph if not given. (default: :obj:`None`)
+            static (torch.Tensor, optional): The code :math:`(|\mathcal{G}|, F_s)` of the graph
+                features. (default: :obj:`None`)
+            batch_size (int, optional): The number of graphs :math:`|\mathcal{G}|`; found from
+                :obj:`batch` if not given. (default: :obj:`None`)
+
+        Returns:
+            torch.Tensor: Positive predictions :math:`(|\mathcal{G}|, T)`.
+        """
+        check_node_features(x, self.in_channels)
+        if batch is None:
+            batch, batch_size = x.new_zeros(x.size(0), dtype=torch.long), 1
+        elif batch_size is None:
+            batch_size = int(batch.max()) + 1 if batch.numel() > 0 else 0
+        if self.undirected and not is_sparse(edge_index):
+            edge_index = torch.cat([edge_index, edge_index.flip(0)], dim=1)
+
+        z = self.readout(self.encode(x, edge_index), batch, batch_size)  # [num_graphs, hidden]
+
+        if self.lin_static is not None:
+            if static is None or static.shape != (batch_size, self.static_channels):
+                raise ValueError(
+                    f"Expected 'static' to have shape [{batch_size}, {self.static_channels}], the "
+                    "code of the graph features of each graph "
+                    f"(got {None if static is None else list(static.shape)})"
+                )
+            s = dropout(self.lin_static(static), self.dropout, self.training).relu()
+            z = torch.cat([z, s], dim=-1)
+        elif static is not None:
+            raise ValueError(
+                "Expected 'static' to be None, since the model was built with 'static_channels=0' "
+                f"(got shape {list(static.shape)})"
+            )
+        return self.head(z)

@@ -1,0 +1,127 @@
+"""The NAR-Former V2 model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch_geometric.typing import Adj
+
+from narformer_pyg.nn.block import NARFormerV2Block
+from narformer_pyg.nn.models.graph_regressor import GraphRegressor
+
+
+class NARFormerV2(GraphRegressor):
+    r"""The transformer of the `"NAR-Former V2: Rethinking Transformer for Universal Neural Network
+    Representation Learning" <https://arxiv.org/abs/2306.10792>`_ paper.
+
+    Blocks of graph-aided attention and grouped feed-forward networks, a readout, and a head whose
+    predictions are positive. The defaults are the paper's model of cells (8,582,535 parameters with
+    128-dimensional node codes); :obj:`num_blocks=2, readout="sum", static_channels=40` is its model
+    of whole networks (2,310,921 parameters with 152-dimensional node codes).
+
+    Args:
+        in_channels (int): Size of each node code, for instance :obj:`encoder.out_channels`.
+        hidden_channels (int, optional): Size of the node states. (default: :obj:`512`)
+        num_blocks (int, optional): The number of blocks. (default: :obj:`6`)
+        out_channels (int, optional): The number of targets :math:`T`. (default: :obj:`1`)
+        readout (str, optional): :obj:`"fusion"` weighs the mean node state after every block,
+            :obj:`"sum"` adds up and :obj:`"mean"` averages the nodes after the last block.
+            (default: :obj:`"fusion"`)
+        static_channels (int, optional): Size of the code of the graph features (batch size, FLOPs,
+            parameters, memory access); :obj:`0` for none. (default: :obj:`0`)
+        ffn_ratio (int, optional): Hidden size of the feed-forward networks as a multiple of
+            :obj:`hidden_channels`. (default: :obj:`4`)
+        num_groups (int, optional): Groups of the feed-forward networks. (default: :obj:`8`)
+        dropout (float, optional): Dropout probability. (default: :obj:`0.05`)
+        undirected (bool, optional): If set to :obj:`False`, edges are used in the direction of the
+            data flow only. (default: :obj:`True`)
+        **kwargs (optional): Additional arguments of
+            :class:`~narformer_pyg.nn.GraphAidedAttentionConv`.
+
+    Shapes:
+        - **input:** node codes :math:`(|\mathcal{V}|, F_{in})`, edge indices
+          :math:`(2, |\mathcal{E}|)`, batch vector :math:`(|\mathcal{V}|)` *(optional)*, code of
+          the graph features :math:`(|\mathcal{G}|, F_s)` *(optional)*
+        - **output:** positive predictions :math:`(|\mathcal{G}|, T)`
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        hidden_channels: int = 512,
+        num_blocks: int = 6,
+        out_channels: int = 1,
+        readout: str = "fusion",
+        static_channels: int = 0,
+        ffn_ratio: int = 4,
+        num_groups: int = 8,
+        dropout: float = 0.05,
+        undirected: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            in_channels,
+            hidden_channels,
+            num_blocks,
+            out_channels,
+            readout,
+            static_channels,
+            dropout,
+            undirected,
+        )
+        self.config.update(ffn_ratio=ffn_ratio, num_groups=num_groups, **kwargs)
+        self.blocks = torch.nn.ModuleList(
+            NARFormerV2Block(
+                in_channels if i == 0 else hidden_channels,
+                hidden_channels,
+                ffn_ratio,
+                num_groups,
+                dropout,
+                **kwargs,
+            )
+            for i in range(num_blocks)
+        )
+
+    def reset_parameters(self) -> None:
+        r"""Resets all learnable parameters of the module."""
+        super().reset_parameters()
+        for block in self.blocks:
+            block.reset_parameters()
+
+    def encode(self, x: Tensor, edge_index: Adj) -> list[Tensor]:
+        r"""Returns the node states :math:`(|V|, F)` after every block."""
+        states = []
+        for block in self.blocks:
+            x = block(x, edge_index)
+            states.append(x)
+        return states
+
+    @classmethod
+    def from_released_checkpoint(
+        cls, checkpoint: str | os.PathLike[str] | Mapping[str, Any], **kwargs: Any
+    ) -> NARFormerV2:
+        r"""Loads a checkpoint that the authors' code has written.
+
+        Sizes and task are inferred from the weights. See
+        :func:`narformer_pyg.nn.models.released_checkpoint.convert_released_state_dict`.
+
+        Args:
+            checkpoint (str or os.PathLike or dict): The file, or what :meth:`torch.load` returns
+                for it, or the state dict inside.
+            **kwargs (optional): What cannot be inferred from weights: :obj:`dropout`,
+                :obj:`undirected` and :obj:`normalize`.
+
+        Raises:
+            CheckpointError: If the file is not such a checkpoint; the message names the keys that
+                are missing, unknown or of the wrong shape.
+        """
+        from narformer_pyg.nn.models.released_checkpoint import load_released_checkpoint
+
+        config, state_dict = load_released_checkpoint(checkpoint)
+        model = cls(**{**config, **kwargs})
+        model.load_state_dict(state_dict)
+        return model

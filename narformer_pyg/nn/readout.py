@@ -1,0 +1,87 @@
+"""Readouts: from node states after every block to one vector per graph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch_geometric.utils import scatter
+
+
+class SumReadout(torch.nn.Module):
+    r"""The sum over the nodes after the last block, used by the paper for whole networks.
+
+    Shapes:
+        - **input:** node states :math:`B \times (|\mathcal{V}|, F)`, batch vector
+          :math:`(|\mathcal{V}|)`
+        - **output:** graph states :math:`(|\mathcal{G}|, F)`
+    """
+
+    reduce = "sum"
+
+    def reset_parameters(self) -> None:
+        r"""Does nothing, since there is nothing to learn."""
+
+    def forward(self, states: Sequence[Tensor], batch: Tensor, num_graphs: int) -> Tensor:
+        r"""Reduces node states to graph states."""
+        return scatter(states[-1], batch, 0, num_graphs, reduce=self.reduce)
+
+    def __repr__(self) -> str:
+        return f"{self.__class__.__name__}()"
+
+
+class MeanReadout(SumReadout):
+    r"""The mean over the nodes after the last block. Shapes as in :class:`SumReadout`."""
+
+    reduce = "mean"
+
+
+class FusionReadout(torch.nn.Module):
+    r"""A learned, input-dependent weighted sum of the mean node state after every block.
+
+    .. math::
+        \mathbf{m}_b = \frac{1}{|\mathcal{V}|} \sum_v \mathbf{h}_v^{(b)}, \quad
+        \mathbf{w} = \sigma(\mathrm{MLP}([\mathbf{m}_1 \| \dots \| \mathbf{m}_B])), \quad
+        \mathbf{z} = \sum_b w_b \mathbf{m}_b
+
+    The paper's readout of cells (authors' release). Shapes as in :class:`SumReadout`.
+
+    Args:
+        channels (int): Size :math:`F` of the node states.
+        num_blocks (int): The number of blocks :math:`B`.
+    """
+
+    def __init__(self, channels: int, num_blocks: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.num_blocks = num_blocks
+        total = channels * num_blocks
+        self.lin_1 = torch.nn.Linear(total, max(total // 4, 1))
+        self.lin_2 = torch.nn.Linear(max(total // 4, 1), num_blocks)
+
+    def reset_parameters(self) -> None:
+        r"""Resets all learnable parameters of the module."""
+        self.lin_1.reset_parameters()
+        self.lin_2.reset_parameters()
+
+    def forward(self, states: Sequence[Tensor], batch: Tensor, num_graphs: int) -> Tensor:
+        r"""Reduces node states to graph states."""
+        means = scatter(torch.cat(list(states), dim=-1), batch, 0, num_graphs, reduce="mean")
+        weights = self.lin_2(self.lin_1(means).relu()).sigmoid()  # [num_graphs, num_blocks]
+        means = means.view(num_graphs, self.num_blocks, self.channels)
+        return (weights.unsqueeze(-1) * means).sum(dim=1)
+
+    def __repr__(self) -> str:
+        return f"{self.__class__.__name__}({self.channels}, num_blocks={self.num_blocks})"
+
+
+def create_readout(name: str, channels: int, num_blocks: int) -> torch.nn.Module:
+    """Creates the readout called ``name``: ``"fusion"``, ``"sum"`` or ``"mean"``."""
+    if name == "fusion":
+        return FusionReadout(channels, num_blocks)
+    if name == "sum":
+        return SumReadout()
+    if name == "mean":
+        return MeanReadout()
+    raise ValueError(f"Expected 'readout' to be 'fusion', 'sum' or 'mean' (got {name!r})")

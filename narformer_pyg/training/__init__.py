@@ -1,0 +1,31 @@
+"""Training of predictors: needs the extra ``train`` (``pip install "narformer-pyg[train]"``)."""
+
+try:
+    import lightning.pytorch  # noqa: F401
+except ImportError as error:  # pragma: no cover - depends on the installation
+    raise ImportError(
+        "narformer_pyg.training needs Lightning; install it with "
+        "'pip install \"narformer-pyg[train]\"'"
+    ) from error
+
+from narformer_pyg.training.trainer import FitResult, fit, label_scale
+from narformer_pyg.training.metrics import acc_within, all_metrics, kendall_tau, mape, spearman
+from narformer_pyg.training.module import PredictorModule
+from narformer_pyg.training.recipes import PAPER, QUICK, RECIPES, Recipe, get_recipe
+
+__all__ = [
+    "PAPER",
+    "QUICK",
+    "RECIPES",
+    "FitResult",
+    "PredictorModule",
+    "Recipe",
+    "acc_within",
+    "all_metrics",
+    "fit",
+    "get_recipe",
+    "kendall_tau",
+    "label_scale",
+    "mape",
+    "spearman",
+]

@@ -1,0 +1,185 @@
+"""What a run leaves behind: a table, a CSV of predictions and plots."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch_geometric
+from torch import Tensor
+
+from narformer_pyg import __version__
+from narformer_pyg._files import atomic_write
+
+METRIC_NAMES = {
+    "kendall_tau": ("Kendall's tau", "{:.4f}"),
+    "spearman": ("Spearman", "{:.4f}"),
+    "mape": ("MAPE (%)", "{:.2f}"),
+    "acc_10": ("Acc(10 %) (%)", "{:.2f}"),
+    "acc_5": ("Acc(5 %) (%)", "{:.2f}"),
+    "acc_1": ("Acc(1 %) (%)", "{:.2f}"),
+}
+
+
+def environment() -> dict[str, Any]:
+    """Returns the versions and the machine that numbers depend on."""
+    return {
+        "narformer_pyg": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torch_geometric": torch_geometric.__version__,
+        "processor": _processor(),
+        "num_threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def format_table(columns: Mapping[str, Mapping[str, float]], **more: str) -> str:
+    r"""Lays metrics out as a table.
+
+    Args:
+        columns (dict): Heading to the result of :func:`~narformer_pyg.training.all_metrics`.
+        **more (str): Further rows, which have one value each; underscores become spaces.
+    """
+    rows = [["", *columns]]
+    for key, (name, pattern) in METRIC_NAMES.items():
+        rows.append([name, *(pattern.format(metrics[key]) for metrics in columns.values())])
+    rows += [[name.replace("_", " "), value] for name, value in more.items()]
+    rows = [row + [""] * (len(columns) + 1 - len(row)) for row in rows]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(columns) + 1)]
+    lines = [
+        "  ".join(
+            [
+                row[0].ljust(widths[0]),
+                *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True)),
+            ]
+        )
+        for row in rows
+    ]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def write_json(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
+    """Writes readable JSON; the file is complete or absent."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+
+
+def write_predictions(
+    path: str | os.PathLike[str],
+    names: Sequence[str],
+    prediction: Tensor,
+    target: Tensor,
+    in_training: Tensor,
+) -> None:
+    r"""Writes one line per architecture: name, label, prediction, whether it was trained on.
+
+    Args:
+        path (str or os.PathLike): The CSV file.
+        names (sequence of str): The architectures.
+        prediction (torch.Tensor): Predictions :math:`(n)`.
+        target (torch.Tensor): Labels :math:`(n)`.
+        in_training (torch.Tensor): Booleans :math:`(n)`.
+    """
+    with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["architecture", "label", "prediction", "in_training"])
+        for name, y, p, known in zip(
+            names, target.tolist(), prediction.tolist(), in_training.tolist(), strict=True
+        ):
+            writer.writerow([name, f"{y:.6g}", f"{p:.6g}", int(known)])
+
+
+def plot_predictions(
+    path: str | os.PathLike[str],
+    prediction: Tensor,
+    target: Tensor,
+    *,
+    label: str,
+    unit: str,
+    title: str,
+) -> None:
+    r"""Draws predictions against labels.
+
+    The axes show the range that holds 98 % of the labels, where most architectures are; how many
+    points lie outside is written in the corner.
+
+    Args:
+        path (str or os.PathLike): The PNG file.
+        prediction (torch.Tensor): Predictions :math:`(n)`.
+        target (torch.Tensor): Labels :math:`(n)`.
+        label (str): What is predicted.
+        unit (str): Its unit.
+        title (str): The title.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    p, y = prediction.numpy(), target.numpy()
+    low, high = np.quantile(y, 0.01), np.quantile(y, 0.99)
+    high = max(high, float(y.max()) if y.max() < high * 1.05 else high)
+    margin = 0.04 * (high - low) or 1.0
+    low, high = low - margin, high + margin
+    outside = int(((y < low) | (y > high) | (p < low) | (p > high)).sum())
+
+    figure, axes = plt.subplots(figsize=(5.6, 5.2), constrained_layout=True)
+    axes.scatter(y, p, s=4, alpha=0.25, linewidths=0, color="#1f5fa8", rasterized=True)
+    axes.plot([low, high], [low, high], color="0.35", linewidth=0.9, label="prediction = label")
+    axes.set(xlim=(low, high), ylim=(low, high), aspect="equal", title=title)
+    axes.set_xlabel(f"{label}: measured ({unit})")
+    axes.set_ylabel(f"{label}: predicted ({unit})")
+    axes.legend(loc="upper left", frameon=False)
+    if outside:
+        axes.text(
+            0.98, 0.02, f"{outside} of {len(y)} points outside the axes",
+            transform=axes.transAxes, ha="right", va="bottom", fontsize=8, color="0.35",
+        )  # fmt: skip
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, dpi=150)
+    plt.close(figure)
+
+
+def plot_history(path: str | os.PathLike[str], history: Sequence[Mapping[str, float]]) -> None:
+    """Draws the training loss and, where there is one, the validation tau over the epochs."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(6.4, 3.8), constrained_layout=True)
+    epochs = [entry["epoch"] + 1 for entry in history]
+    axes.plot(epochs, [entry["loss"] for entry in history], color="#1f5fa8", linewidth=1.0)
+    axes.set(xlabel="epoch", yscale="log")
+    axes.set_ylabel("training loss", color="#1f5fa8")
+    validated = [entry for entry in history if "val_kendall_tau" in entry]
+    if validated:
+        twin = axes.twinx()
+        twin.plot(
+            [entry["epoch"] + 1 for entry in validated],
+            [entry["val_kendall_tau"] for entry in validated],
+            color="#c1531b",
+            linewidth=1.0,
+        )
+        twin.set_ylabel("Kendall's tau, validation", color="#c1531b")
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, dpi=150)
+    plt.close(figure)
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            names = [
+                line.split(":", 1)[1].strip() for line in file if line.startswith("model name")
+            ]
+        return f"{names[0]} ({len(names)} logical cores)"
+    except (OSError, IndexError):
+        return platform.processor() or platform.machine()

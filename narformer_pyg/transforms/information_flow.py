@@ -1,0 +1,168 @@
+"""Augmentation of architectures by other orders of the same information flow."""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from numbers import Integral
+from typing import Any, Literal
+
+import torch
+from torch_geometric.data import Data
+from torch_geometric.data.datapipes import functional_transform
+from torch_geometric.transforms import BaseTransform
+
+from narformer_pyg.transforms._topological import LabelledDAG, Relabelled
+
+
+@functional_transform("information_flow_augmentation")
+class InformationFlowAugmentation(BaseTransform):
+    r"""Reorders the nodes of an architecture without changing what it computes.
+
+    It is the information flow consistency augmentation of the `"NAR-Former V2: Rethinking
+    Transformer for Universal Neural Network Representation Learning"
+    <https://arxiv.org/abs/2306.10792>`_ paper. The intermediate nodes are permuted, the first
+    (input) and the last (output) stay:
+
+    .. math::
+        \mathbf{A}^{\prime}_{i,j} = \mathbf{A}_{\pi(i), \pi(j)}, \qquad
+        \mathbf{o}^{\prime}_i = \mathbf{o}_{\pi(i)}
+
+    A permutation :math:`\pi` is valid if :math:`\mathbf{A}^{\prime}` is upper triangular, like
+    :math:`\mathbf{A}`, and the pair :math:`(\mathbf{A}^{\prime}, \mathbf{o}^{\prime})` differs from
+    :math:`(\mathbf{A}, \mathbf{o})`. The authors take the first valid one of their lexicographic
+    enumeration (:obj:`"first"`); a random one at every call is ours (:obj:`"random"`; drawn node by
+    node, so not all orders are equally likely). Permutations are generated as topological orders,
+    so large graphs are no trouble.
+
+    :math:`\mathbf{o}` stands for all node-level attributes, which are permuted together, except
+    :obj:`position`: it stays, as it is the topological index. Edge-level attributes go along with
+    their edges, which are sorted by target, then by source. What is node- or edge-level is told
+    from the size, as PyG does. The result shares all other tensors with the input, which is not
+    changed.
+
+    A graph without a valid permutation (a chain, or parallel nodes that are all alike) is returned
+    as it is, in a copy. So is one for which :obj:`max_tries` orders all gave the graph itself,
+    which takes large symmetric parts.
+
+    Args:
+        mode (str, optional): Which valid permutation to take (:obj:`"first"` or :obj:`"random"`).
+            (default: :obj:`"first"`)
+        max_tries (int, optional): The number of orders to try. If no random one is valid, the
+            first valid one is looked for with as many tries again. (default: :obj:`64`)
+        seed (int, optional): The seed of a private stream of random numbers. Without, PyTorch's
+            global generator is used. (default: :obj:`None`)
+
+    Raises:
+        ValueError: If an argument has the wrong type or range or, at the call, if an edge does not
+            lead to a node of higher id or another attribute than :obj:`edge_index` holds node ids.
+    """
+
+    def __init__(
+        self,
+        mode: Literal["first", "random"] = "first",
+        max_tries: int = 64,
+        seed: int | None = None,
+    ) -> None:
+        self.mode = _check_mode(mode)
+        self.max_tries = _check_count("max_tries", max_tries)
+        self.seed = _check_seed(seed)
+        self._generator = None if seed is None else torch.Generator().manual_seed(int(seed))
+
+    def forward(self, data: Data) -> Data:
+        """Returns a reordered copy of a graph."""
+        rng = None
+        if self.mode == "random":
+            drawn = torch.empty((), dtype=torch.int64).random_(generator=self._generator)
+            rng = random.Random(int(drawn))
+        dag = LabelledDAG(data)
+        found = _find(dag, 1, self.max_tries, rng)
+        return dag.apply(data, found[0]) if found else copy.copy(data)
+
+    def __repr__(self) -> str:
+        return (
+            f"{self.__class__.__name__}(mode={self.mode!r}, max_tries={self.max_tries}, "
+            f"seed={self.seed})"
+        )
+
+
+def augment(
+    dataset: Iterable[Data],
+    num_copies: int = 1,
+    mode: Literal["first", "random"] = "first",
+    max_tries: int = 64,
+    seed: int = 0,
+) -> list[Data]:
+    r"""Returns augmented copies of all graphs, see :class:`InformationFlowAugmentation`.
+
+    The copies come in blocks: the first of each graph, the second of each graph, and so on. Behind
+    the originals this is the order that :class:`~narformer_pyg.loader.PairedBatchSampler` expects.
+    The copies of a graph differ from each other where there are so many; otherwise they repeat, and
+    graphs that cannot be augmented are copied unchanged.
+
+    Args:
+        dataset (iterable of Data): The graphs.
+        num_copies (int, optional): The number of copies of each graph. (default: :obj:`1`)
+        mode (str, optional): Whether to take the first valid permutations (:obj:`"first"`) or
+            random ones (:obj:`"random"`). (default: :obj:`"first"`)
+        max_tries (int, optional): The number of orders to try for each copy.
+            (default: :obj:`64`)
+        seed (int, optional): The seed of the random permutations. (default: :obj:`0`)
+
+    Raises:
+        ValueError: If an argument has the wrong type or range, or a graph is not in topological
+            order.
+    """
+    num_copies = _check_count("num_copies", num_copies)
+    max_tries = _check_count("max_tries", max_tries)
+    if seed is None:
+        raise ValueError("Expected 'seed' to be an integer (got None)")
+    rng = random.Random(_check_seed(seed)) if _check_mode(mode) == "random" else None
+    blocks: list[list[Data]] = [[] for _ in range(num_copies)]
+    for data in dataset:
+        dag = LabelledDAG(data)
+        found = _find(dag, num_copies, max_tries * num_copies, rng)
+        for k, block in enumerate(blocks):
+            block.append(dag.apply(data, found[k % len(found)]) if found else copy.copy(data))
+    return [data for block in blocks for data in block]
+
+
+def _find(
+    dag: LabelledDAG, count: int, max_tries: int, rng: random.Random | None
+) -> list[Relabelled]:
+    """Returns up to :obj:`count` valid permutations that give different graphs."""
+    found: dict[Any, Relabelled] = {}
+
+    def collect(orders: Iterator[list[int]]) -> None:
+        for order in islice(orders, max_tries):
+            new = dag.relabel(order)
+            if new.key != dag.key:
+                found.setdefault(new.key, new)
+                if len(found) == count:
+                    return
+
+    if rng is not None:
+        collect(dag.random_order(rng) for _ in range(max_tries))
+    if len(found) < count:
+        collect(dag.orders())
+    return list(found.values())
+
+
+def _check_count(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+        raise ValueError(f"Expected '{name}' to be a positive integer (got {value!r})")
+    return int(value)
+
+
+def _check_seed(seed: Any) -> Any:
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, Integral)):
+        raise ValueError(f"Expected 'seed' to be an integer (got {seed!r})")
+    return seed
+
+
+def _check_mode(mode: Any) -> str:
+    if mode not in ("first", "random"):
+        raise ValueError(f"Expected 'mode' to be 'first' or 'random' (got {mode!r})")
+    return mode

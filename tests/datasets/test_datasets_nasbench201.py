@@ -1,0 +1,376 @@
+from __future__ import annotations
+
+import copy
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from scipy.stats import kendalltau
+from torch_geometric.data import Batch, Data
+from torch_geometric.transforms import BaseTransform
+
+from narformer_pyg.datasets import NASBench201
+from narformer_pyg.spaces import NASBench201Cell
+
+NUM_CELLS = 15625
+PIXEL = "latency_pixel3"
+
+
+@pytest.fixture(scope="module")
+def dataset() -> NASBench201:
+    return NASBench201(target="all")
+
+
+def equal(a: Data, b: Data) -> bool:
+    if sorted(a.keys()) != sorted(b.keys()):
+        return False
+    return all(
+        torch.equal(a[key], b[key]) and a[key].dtype == b[key].dtype
+        if isinstance(a[key], torch.Tensor)
+        else a[key] == b[key]
+        for key in a.keys()  # noqa: SIM118
+    )
+
+
+class Mark(BaseTransform):
+    """Adds an attribute and counts its calls."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def forward(self, data: Data) -> Data:
+        self.calls += 1
+        data.mark = torch.tensor([data.op[1].item()])
+        return data
+
+
+def starts_with_none(data: Data) -> bool:
+    return int(data.op[1]) == 5
+
+
+def test_targets() -> None:
+    assert list(NASBench201.targets) == [
+        "cifar10valid_train_acc",
+        "cifar10valid_train_loss",
+        "cifar10valid_valid_acc",
+        "cifar10valid_valid_loss",
+        "cifar10valid_test_acc",
+        "cifar10valid_test_loss",
+        "cifar10valid_train_time",
+        "cifar10_test_acc",
+        "cifar100_test_acc",
+        "imagenet16_test_acc",
+        "latency_1080ti_1",
+        "latency_1080ti_32",
+        "latency_1080ti_256",
+        "latency_silver_4114",
+        "latency_silver_4210r",
+        "latency_samsung_a50",
+        "latency_pixel3",
+        "latency_essential_ph_1",
+        "latency_samsung_s7",
+    ]
+    units = {"accuracy": "percent", "loss": "nats", "time": "s", "latency": "ms"}
+    for name, target in NASBench201.targets.items():
+        assert target.name == name
+        assert target.unit == units[target.kind]
+        assert target.higher_is_better == name.endswith("_acc")
+        assert target.description
+
+
+@pytest.mark.parametrize(
+    ("name", "best"),
+    [
+        ("cifar10valid_valid_acc", 91.61),
+        ("cifar10_test_acc", 94.37),
+        ("cifar100_test_acc", 73.51),
+        ("imagenet16_test_acc", 47.31),
+    ],
+)
+def test_best_accuracies(dataset: NASBench201, name: str, best: float) -> None:
+    assert dataset.labels(name).max().item() == pytest.approx(best, abs=0.005)
+
+
+def test_validation_and_test_accuracy_agree(dataset: NASBench201) -> None:
+    valid, test = dataset.labels("cifar10valid_valid_acc"), dataset.labels("cifar10_test_acc")
+    assert kendalltau(valid, test).statistic == pytest.approx(0.894, abs=0.0005)
+
+
+def test_plausible_labels(dataset: NASBench201) -> None:
+    for name, target in dataset.targets.items():
+        labels = dataset.labels(name)
+        assert labels.shape == (NUM_CELLS,)
+        assert labels.dtype == torch.float32
+        assert labels.isfinite().all() == (name != PIXEL)
+        low, high = {
+            "accuracy": (0, 100),
+            "loss": (0, 2.31),  # guessing among ten classes costs ln(10) = 2.3026
+            "time": (500, 3600),
+            "latency": (0.1, 200),
+        }[target.kind]
+        labels = labels[labels.isfinite()]
+        assert low <= labels.min()
+        assert labels.max() <= high
+
+
+def test_missing_latencies_are_cells_without_a_path(dataset: NASBench201) -> None:
+    missing = dataset.labels(PIXEL).isnan().nonzero().flatten().tolist()
+    assert len(missing) == 202
+    for i in missing:
+        a, b, c, d, e, f = (name != "none" for name in dataset.cell(i).operations)
+        connected = d or (a and e) or ((b or (a and c)) and f)
+        assert not connected
+    # They are cells that learn nothing.
+    assert dataset.labels("cifar10_test_acc")[missing].max() < 10.01
+
+
+def test_known_cells(dataset: NASBench201) -> None:
+    assert dataset.labels("cifar10valid_valid_acc")[:3].tolist() == pytest.approx(
+        [81.982666, 90.76933, 81.91067], abs=1e-5
+    )
+    assert dataset.labels("latency_1080ti_256")[:3].tolist() == pytest.approx(
+        [17.255278, 24.901768, 30.872082], abs=1e-5
+    )
+
+
+def test_graphs_are_those_of_the_cells(dataset: NASBench201) -> None:
+    assert len(dataset) == NUM_CELLS
+    assert dataset.num_node_types == 7
+    for i in [0, 1, 2, 777, 9999, NUM_CELLS - 1]:
+        data = dataset[i]
+        expected = dataset.cell(i).to_data()
+        expected.y = torch.stack([dataset.labels(name)[i] for name in dataset.targets])[None]
+        assert torch.equal(data.y.isnan(), expected.y.isnan())
+        data.y, expected.y = data.y.nan_to_num(), expected.y.nan_to_num()
+        assert equal(data, expected)
+        assert not any("index" in key for key in data.keys() if key != "edge_index")  # noqa: SIM118
+        assert data.validate()
+
+
+def test_storage_is_what_collating_graph_by_graph_gives() -> None:
+    dataset = NASBench201()
+    labels = dataset.labels("cifar10valid_valid_acc")
+    graphs = []
+    for i in range(NUM_CELLS):
+        graph = NASBench201Cell.from_index(i).to_data()
+        graph.y = labels[i].view(1, 1)
+        graphs.append(graph)
+    data, slices = NASBench201.collate(graphs)
+    assert equal(dataset._data, data)
+    assert dataset._data._store._num_nodes == data._store._num_nodes
+    assert sorted(slices) == sorted(dataset.slices)
+    assert all(torch.equal(slices[key], dataset.slices[key]) for key in slices)
+
+
+def test_build_time() -> None:
+    code = (
+        "import time, torch_geometric; start = time.perf_counter();"
+        "from narformer_pyg.datasets import NASBench201; NASBench201(target='all');"
+        "print(time.perf_counter() - start)"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert float(out.stdout) < 2
+
+
+@pytest.mark.filterwarnings("error")
+def test_batch(dataset: NASBench201) -> None:
+    batch = Batch.from_data_list([dataset[3], dataset[1], dataset[2]])
+    assert batch.num_nodes == 24
+    assert batch.y.shape == (3, 19)
+    assert batch.batch.tolist() == [0] * 8 + [1] * 8 + [2] * 8
+    assert torch.equal(batch.edge_index[:, 10:20], dataset[1].edge_index + 8)
+    assert batch.position.tolist() == list(range(8)) * 3
+    assert equal(batch[1], dataset[1])
+
+
+def test_target_selection() -> None:
+    one = NASBench201(target="cifar100_test_acc")
+    assert one.target_names == ("cifar100_test_acc",)
+    assert torch.equal(one.y, one.labels("cifar100_test_acc")[:, None])
+    two = NASBench201(target=["latency_1080ti_1", "cifar10_test_acc"])
+    assert two[5].y.shape == (1, 2)
+    assert two[5].y[0, 0] == two.labels("latency_1080ti_1")[5]
+    assert two[5].y[0, 1] == two.labels("cifar10_test_acc")[5]
+    assert NASBench201().target_names == ("cifar10valid_valid_acc",)
+
+
+def test_labels_cannot_be_damaged() -> None:
+    dataset = NASBench201()
+    dataset.labels("cifar10_test_acc").zero_()
+    dataset._data.y.zero_()
+    assert dataset.labels("cifar10_test_acc").max() > 90
+    assert NASBench201().y.max() > 90
+
+
+def test_bad_targets() -> None:
+    with pytest.raises(ValueError, match=r"'target'.*latency_samsung_s7 \(got 'accuracy'\)"):
+        NASBench201(target="accuracy")
+    with pytest.raises(ValueError, match=r"'target' to name at least one target \(got \[\]\)"):
+        NASBench201(target=[])
+    with pytest.raises(ValueError, match=r"each target once"):
+        NASBench201(target=["cifar10_test_acc", "cifar10_test_acc"])
+    with pytest.raises(TypeError, match=r"a name or a sequence of names \(got 3\)"):
+        NASBench201(target=3)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"'name'.*cifar10_test_acc.*\(got 'c10_test_acc'\)"):
+        NASBench201().labels("c10_test_acc")
+
+
+def test_cell_is_checked(dataset: NASBench201) -> None:
+    for i in (-1, NUM_CELLS):
+        with pytest.raises(ValueError, match=rf"'i' to be between 0 and 15624 \(got {i}\)"):
+            dataset.cell(i)
+    for value in (1.5, True, "0"):
+        with pytest.raises(TypeError, match=r"'i' to be an integer"):
+            dataset.cell(value)  # type: ignore[arg-type]
+
+
+def test_subsets_stay_aligned(dataset: NASBench201) -> None:
+    name = "cifar10_test_acc"
+    for subset in (
+        dataset[[7, 3, 9]],
+        dataset.copy([7, 3, 9]),
+        dataset[[1, 7, 3, 9]].copy([1, 2, 3]),
+    ):
+        assert len(subset) == 3
+        assert [subset.cell(k).index for k in range(3)] == [7, 3, 9]
+        assert torch.equal(subset.labels(name), dataset.labels(name)[[7, 3, 9]])
+        assert subset[1].op.tolist() == dataset[3].op.tolist()
+        assert subset.get_split(3).test.tolist() == [0, 1, 2]
+    assert dataset[10:30].copy().cell(19).index == 29
+    assert copy.deepcopy(dataset[:5]).cell(4).index == 4
+
+
+def test_nothing_is_written_without_a_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    NASBench201()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_transform_and_pre_transform() -> None:
+    transform = Mark()
+    dataset = NASBench201(transform=transform)
+    assert transform.calls == 0
+    assert dataset[4].mark.tolist() == [dataset._data.op[4 * 8 + 1]]
+    assert transform.calls == 1
+    pre_transform = Mark()
+    dataset = NASBench201(pre_transform=pre_transform)
+    assert pre_transform.calls == NUM_CELLS
+    assert dataset[4].mark.tolist() == [dataset[4].op[1]]
+    assert pre_transform.calls == NUM_CELLS
+
+
+def test_pre_filter() -> None:
+    dataset = NASBench201(pre_filter=starts_with_none)
+    assert len(dataset) == NUM_CELLS // 5
+    full = NASBench201()
+    for k in (0, 100, len(dataset) - 1):
+        cell = dataset.cell(k)
+        assert cell.operations[0] == "none"
+        assert equal(dataset[k], full[cell.index])
+        assert dataset.labels("cifar10_test_acc")[k] == full.labels("cifar10_test_acc")[cell.index]
+    assert dataset.get_split(10).test.numel() == NUM_CELLS // 5
+    with pytest.raises(ValueError, match=r"'pre_filter' to keep at least one graph \(got none"):
+        NASBench201(pre_filter=lambda data: False)
+
+
+def test_root_keeps_the_processed_graphs(tmp_path: Path) -> None:
+    first = Mark()
+    dataset = NASBench201(tmp_path, pre_transform=first, pre_filter=starts_with_none)
+    assert first.calls == NUM_CELLS // 5
+    second = Mark()
+    again = NASBench201(str(tmp_path), pre_transform=second, pre_filter=starts_with_none)
+    assert second.calls == 0
+    assert len(again) == len(dataset)
+    assert equal(again[17], dataset[17])
+    assert again.cell(17) == dataset.cell(17)
+    assert again[17].num_nodes == 8
+    third = Mark()
+    NASBench201(tmp_path, pre_transform=third, pre_filter=starts_with_none, force_reload=True)
+    assert third.calls == NUM_CELLS // 5
+    assert not [name for name in os.listdir(again.processed_dir) if name.startswith(".")]
+
+
+def test_root_is_keyed_by_target(tmp_path: Path) -> None:
+    names = ["cifar10_test_acc", "latency_1080ti_1"]
+    for target in (names[0], names[1], names, names[::-1]):
+        dataset = NASBench201(tmp_path, target=target)
+        expected = [dataset.labels(name)[3] for name in dataset.target_names]
+        assert dataset[3].y.tolist() == [[value.item() for value in expected]]
+    assert len(list((tmp_path / "processed").iterdir())) == 4
+
+
+def test_another_pre_transform_warns(tmp_path: Path) -> None:
+    NASBench201(tmp_path)
+    with pytest.warns(UserWarning, match="force_reload=True"):
+        NASBench201(tmp_path, pre_transform=Mark())
+
+
+@pytest.mark.parametrize("damage", ["truncated", "text", "foreign", "other targets"])
+def test_damaged_root(tmp_path: Path, damage: str) -> None:
+    file = Path(NASBench201(tmp_path).processed_paths[0])
+    content = file.read_bytes()
+    if damage == "truncated":
+        file.write_bytes(content[: len(content) // 2])
+    elif damage == "text":
+        file.write_text("not a dataset")
+    elif damage == "foreign":
+        torch.save([1, 2, 3], file)
+    else:
+        other = NASBench201(tmp_path, target="cifar10_test_acc")
+        file.write_bytes(Path(other.processed_paths[0]).read_bytes())
+    with pytest.raises(ValueError, match=r"Cannot read the processed graphs.*force_reload=True"):
+        NASBench201(tmp_path)
+    assert NASBench201(tmp_path, force_reload=True)[0].y.item() == pytest.approx(81.982666)
+    assert len(NASBench201(tmp_path)) == NUM_CELLS
+
+
+def test_get_split() -> None:
+    dataset = NASBench201()
+    split = dataset.get_split(781, val_size=200, seed=3)
+    assert repr(split) == "Split(train=781, val=200, test=15625, seed=3)"
+    assert torch.equal(split.test, torch.arange(NUM_CELLS))
+    assert split.held_out.numel() == NUM_CELLS - 981
+    everything = torch.cat([split.train, split.val, split.held_out]).sort().values
+    assert torch.equal(everything, split.test)
+    # Neither the size of the validation set nor that of the training set moves the draw.
+    assert torch.equal(dataset.get_split(781, seed=3).train, split.train)
+    assert torch.equal(dataset.get_split(156, seed=3).train, split.train[:156])
+    assert not torch.equal(dataset.get_split(781, seed=4).train, split.train)
+    # Uniform: the mean of 781 of 15,625 positions is 7,812 with a standard deviation of 161.
+    assert abs(split.train.float().mean() - 7812) < 600
+    assert len(dataset[split.train]) == 781
+
+
+def test_get_split_leaves_out_missing_labels() -> None:
+    dataset = NASBench201(target=["cifar10_test_acc", PIXEL])
+    split = dataset.get_split(15000, val_size=423, seed=0)
+    assert split.test.numel() == NUM_CELLS - 202
+    assert split.held_out.numel() == 0
+    assert dataset.y[torch.cat([split.train, split.val])].isfinite().all()
+    with pytest.raises(ValueError, match=r"'train_size' to be between 1 and 15423.*\(got 15424\)"):
+        dataset.get_split(15424)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"train_size": 0}, r"'train_size' to be between 1 and 15625.*\(got 0\)"),
+        ({"train_size": 20000}, r"'train_size' to be between 1 and 15625.*\(got 20000\)"),
+        ({"train_size": 10, "val_size": -1}, r"'val_size' to be between 0 and 15615.*\(got -1\)"),
+        ({"train_size": 15000, "val_size": 626}, r"between 0 and 625.*\(got 626\)"),
+        ({"train_size": 10, "seed": -1}, r"'seed' to be at least 0 \(got -1\)"),
+    ],
+)
+def test_get_split_rejects(arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        NASBench201().get_split(**arguments)
+
+
+@pytest.mark.parametrize("name", ["train_size", "val_size", "seed"])
+@pytest.mark.parametrize("value", [0.05, True, "10", None])
+def test_get_split_rejects_types(dataset: NASBench201, name: str, value: object) -> None:
+    with pytest.raises(TypeError, match=rf"'{name}' to be an integer \(got {type(value).__name__}"):
+        dataset.get_split(**{"train_size": 10, name: value})  # type: ignore[arg-type]

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+from collections import Counter
+from itertools import chain
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch_geometric.data import Data
+
+from narformer_pyg.loader import DeviceLoader, PairedBatchSampler
+from narformer_pyg.transforms import augment
+
+
+def halves(batch: Tensor, num_graphs: int) -> tuple[list[int], list[int]]:
+    """Returns the originals and the numbers of the copies; checks that they fit together."""
+    assert batch.dtype == torch.long
+    originals, copies = batch.chunk(2)
+    assert torch.equal(copies % num_graphs, originals)
+    return originals.tolist(), (copies // num_graphs - 1).tolist()
+
+
+class TestPairedBatchSampler:
+    @pytest.mark.parametrize("num_copies", [1, 3])
+    def test_pairs(self, num_copies: int) -> None:
+        sampler = PairedBatchSampler(10, 4, num_copies=num_copies, seed=0)
+        assert len(sampler) == 3
+        drawn: Counter[int] = Counter()
+        epochs = []
+        for _ in range(40):
+            batches = [halves(batch, 10) for batch in sampler]
+            assert [len(originals) for originals, _ in batches] == [4, 4, 2]
+            assert sorted(chain(*(originals for originals, _ in batches))) == list(range(10))
+            for _, copies in batches:
+                drawn.update(copies)
+            epochs.append(batches)
+        assert epochs[0] != epochs[1]
+        assert set(drawn) == set(range(num_copies))
+        expected = 400 / num_copies
+        assert all(abs(count - expected) < 0.25 * expected for count in drawn.values())
+
+    def test_each_graph_draws_its_own_copy(self) -> None:
+        (batch,) = PairedBatchSampler(200, 200, num_copies=4, seed=0)
+        assert set(halves(batch, 200)[1]) == {0, 1, 2, 3}
+
+    def test_in_order(self) -> None:
+        sampler = PairedBatchSampler(5, 2, shuffle=False)
+        for _ in range(2):
+            assert [batch.tolist() for batch in sampler] == [[0, 1, 5, 6], [2, 3, 7, 8], [4, 9]]
+
+    def test_drop_last(self) -> None:
+        sampler = PairedBatchSampler(10, 4, drop_last=True)
+        assert len(sampler) == 2
+        assert [batch.numel() for batch in sampler] == [8, 8]
+
+    def test_seed_and_generator(self) -> None:
+        def ids(**kwargs: Any) -> list[Any]:
+            sampler = PairedBatchSampler(10, 4, num_copies=2, **kwargs)
+            return [batch.tolist() for _ in range(2) for batch in sampler]
+
+        assert ids(seed=4) == ids(seed=4) == ids(generator=torch.Generator().manual_seed(4))
+        assert ids(seed=4) != ids(seed=5)
+        torch.manual_seed(1)
+        first = ids()
+        torch.manual_seed(1)
+        assert ids() == first
+
+    @pytest.mark.parametrize("num_done", range(4))
+    def test_resume(self, num_done: int) -> None:
+        first = PairedBatchSampler(10, 4, num_copies=3, seed=1)
+        list(first)
+        epoch = iter(first)
+        for _ in range(num_done):
+            next(epoch)
+        state = first.state_dict()
+        expected = [batch.tolist() for batch in epoch]
+        expected += [batch.tolist() for _ in range(2) for batch in first]
+
+        second = PairedBatchSampler(10, 4, num_copies=3, seed=2)
+        second.load_state_dict(state)
+        out = [batch.tolist() for _ in range(4) for batch in second]
+        assert out[: len(expected)] == expected
+        assert second.num_copies == 3
+
+    def test_with_augmented_dataset(self) -> None:
+        edge_index = torch.tensor([[0, 0, 1, 2], [1, 2, 3, 3]])
+        graphs = [
+            Data(op=torch.tensor([0, i, i + 1, 9]), edge_index=edge_index, id=i, num_nodes=4)
+            for i in range(1, 7)
+        ]
+        sampler = PairedBatchSampler(6, 4, num_copies=2)
+        loader = DeviceLoader(graphs + augment(graphs, num_copies=2), batch_sampler=sampler)
+        assert len(loader) == 2
+        for batch in loader:
+            ids, copies = batch.id.chunk(2)
+            assert torch.equal(ids, copies)
+            ops, new = batch.op.view(-1, 4).chunk(2)
+            assert torch.equal(new, ops[:, [0, 2, 1, 3]])
+
+    @pytest.mark.parametrize("name", ["num_graphs", "batch_size", "num_copies"])
+    @pytest.mark.parametrize("value", [0, -1, 1.0, True, "1"])
+    def test_counts(self, name: str, value: Any) -> None:
+        arguments = {"num_graphs": 4, "batch_size": 2, "num_copies": 1, name: value}
+        with pytest.raises(ValueError, match=rf"'{name}' to be a positive.*\(got {value!r}\)"):
+            PairedBatchSampler(**arguments)
+
+    def test_other_errors(self) -> None:
+        with pytest.raises(ValueError, match=r"'shuffle' to be True or False \(got None\)"):
+            PairedBatchSampler(4, 2, shuffle=None)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match=r"'batch_size' to be at most.*\(got 5\)"):
+            PairedBatchSampler(4, 5, drop_last=True)
+        with pytest.raises(ValueError, match="'seed' to be an integer"):
+            PairedBatchSampler(4, 2, seed="a")  # type: ignore[arg-type]
+        sampler = PairedBatchSampler(4, 2)
+        state = {**sampler.state_dict(), "num_batches": 2}
+        with pytest.raises(ValueError, match=r"less than the 2 batches.*\(got 2\)"):
+            sampler.load_state_dict(state)
+
+    def test_repr(self) -> None:
+        sampler = PairedBatchSampler(4, 2, num_copies=3)
+        assert repr(sampler) == "PairedBatchSampler(4, batch_size=2, num_copies=3)"
