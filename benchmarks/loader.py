@@ -9,10 +9,7 @@ whatever else the machine does hits both alike. Each repeat is one epoch of each
 from __future__ import annotations
 
 import argparse
-import json
 import logging
-import os
-import platform
 import statistics
 import time
 from collections.abc import Iterable
@@ -20,12 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch_geometric
 from torch_geometric.loader import DataLoader
 
-import narformer_pyg
 from narformer_pyg.datasets import NASBench201
 from narformer_pyg.loader import DeviceLoader
+from narformer_pyg.training.report import environment, write_json
 
 log = logging.getLogger("loader")
 
@@ -63,16 +59,6 @@ def summary(values: list[float]) -> dict[str, float]:
         "min": round(min(values), 1),
         "max": round(max(values), 1),
     }
-
-
-def processor() -> str:
-    """Returns the name of the CPU, as far as the system tells."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def main() -> None:
@@ -113,13 +99,7 @@ def main() -> None:
         },
         "batches_per_second": {name: summary(values) for name, values in rates.items()},
         "ratio": ratio,
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "torch_geometric": torch_geometric.__version__,
-            "narformer_pyg": narformer_pyg.__version__,
-        },
-        "machine": {"processor": processor(), "cores": os.cpu_count()},
+        "environment": environment(),
     }
     for name, values in results["batches_per_second"].items():
         log.info("%-13s %9.1f batches/s (%.1f .. %.1f)", name, *values.values())
@@ -128,8 +108,7 @@ def main() -> None:
         *(ratio[name] for name in ("of_medians", "min", "max")),
     )
     if args.out is not None:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(results, indent=2) + "\n")
+        write_json(args.out, results)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,15 @@ import torch
 from narformer_pyg.datasets import NASBench201
 from narformer_pyg.nn import CellTokenEncoder
 from narformer_pyg.nn.models import ArchitecturePredictor, create_model, list_models
-from narformer_pyg.training import RECIPES, all_metrics, fit, get_recipe, label_scale
+from narformer_pyg.training import (
+    RECIPES,
+    Recipe,
+    all_metrics,
+    fit,
+    get_recipe,
+    label_scale,
+    resolve_device,
+)
 from narformer_pyg.training.report import (
     environment,
     format_table,
@@ -35,40 +43,94 @@ from narformer_pyg.training.report import (
 
 
 def parse_args() -> argparse.Namespace:
+    """Reads the command line."""
+    targets = tuple(NASBench201.targets)
     parser = argparse.ArgumentParser(
         description="Train a predictor on NAS-Bench-201 and test it on all 15,625 cells.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        epilog=f"Targets: {', '.join(targets)}",
     )
-    add = parser.add_argument
-    add("--train_size", type=int, default=781, help="cells to train on; 781 are 5 %% of the space")
-    add("--val_size", type=int, default=0, help="further cells whose labels show the progress")
-    add("--select", choices=("last", "best"), default="last",
-        help="parameters to test: of the last epoch, or of the best one on the --val_size cells")  # fmt: skip
-    add("--recipe", choices=tuple(RECIPES), default="quick",
-        help="training settings: minutes, or those of the paper")  # fmt: skip
-    add("--model", choices=tuple(list_models()), default="narformer_v2", help="what is trained")
-    add("--target", choices=tuple(NASBench201.targets), default="cifar10valid_valid_acc",
-        metavar="TARGET", help=f"label to train on, one of: {', '.join(NASBench201.targets)}")  # fmt: skip
-    add("--test_target", choices=tuple(NASBench201.targets), default=None, metavar="TARGET",
-        help="label to test on; None: cifar10_test_acc for the default target, "
-        "otherwise the same label")  # fmt: skip
-    add("--seed", type=int, default=0, help="seed of the split, the parameters and the training")
-    add("--epochs", type=int, default=None, help="epochs; None: as in the recipe")
-    add("--batch_size", type=int, default=None, help="cells in a batch; None: as in the recipe")
-    add("--hidden_channels", type=int, default=None, help="width; None: as in the recipe")
-    add("--num_blocks", type=int, default=None, help="blocks; None: as in the recipe")
-    add("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    add("--precision", choices=("32-true", "bf16-mixed", "16-mixed"), default="32-true",
-        help="number format of the training")  # fmt: skip
-    add("--threads", type=int, default=None, help="CPU threads; None: PyTorch's choice")
-    add("--out", type=Path, default=None,
-        help="folder of the results; None: a new one under runs/")  # fmt: skip
-    add("--resume", action=argparse.BooleanOptionalAction, default=False,
-        help="go on with the interrupted run in --out")  # fmt: skip
+    parser.add_argument(
+        "--train_size",
+        type=int,
+        default=781,
+        help="cells to train on (default: %(default)s, 5 %% of the space)",
+    )
+    parser.add_argument(
+        "--val_size",
+        type=int,
+        default=0,
+        help="further cells whose labels show the progress (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--select",
+        choices=("last", "best"),
+        default="last",
+        help="parameters to test: of the last epoch, or of the epoch with the best Kendall's tau "
+        "on the --val_size cells (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--recipe",
+        choices=tuple(RECIPES),
+        default="quick",
+        help="training settings: minutes, or those of the paper (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--model",
+        choices=tuple(list_models()),
+        default="narformer_v2",
+        help="what is trained (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--target",
+        choices=targets,
+        default="cifar10valid_valid_acc",
+        metavar="TARGET",
+        help="label to train on, see the list below (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--test_target",
+        choices=targets,
+        metavar="TARGET",
+        help="label to test on (default: cifar10_test_acc for the default target, "
+        "otherwise the label trained on)",
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        help="seed of the split, the parameters and the training (default: %(default)s)",
+    )
+    for name, what in (
+        ("epochs", "passes over the training cells"),
+        ("batch_size", "cells in a batch"),
+        ("hidden_channels", "width of the model"),
+        ("num_blocks", "blocks of the model"),
+    ):
+        parser.add_argument(f"--{name}", type=int, help=f"{what} (default: as in the recipe)")
+    parser.add_argument(
+        "--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--precision",
+        choices=("32-true", "bf16-mixed", "16-mixed"),
+        default="32-true",
+        help="number format of the training (default: %(default)s)",
+    )
+    parser.add_argument("--threads", type=int, help="CPU threads (default: PyTorch's choice)")
+    parser.add_argument(
+        "--out", type=Path, help="folder of the results (default: a new one under runs/)"
+    )
+    parser.add_argument(
+        "--resume",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="go on with the interrupted run in --out (default: no)",
+    )
     return parser.parse_args()
 
 
 def main() -> None:
+    """Trains, tests and writes the results."""
     args = parse_args()
     if args.threads is not None:
         torch.set_num_threads(args.threads)
@@ -80,18 +142,12 @@ def main() -> None:
     test_target = args.test_target or default
     split = dataset.get_split(args.train_size, args.val_size, args.seed)
 
-    recipe = get_recipe(args.recipe)
-    overrides = {k: getattr(args, k) for k in ("hidden_channels", "num_blocks")}
-    model_args = {**recipe.model, **{k: v for k, v in overrides.items() if v is not None}}
-    overrides = {k: getattr(args, k) for k in ("epochs", "batch_size")}
-    recipe = dataclasses.replace(
-        recipe, model=model_args, **{k: v for k, v in overrides.items() if v is not None}
-    )
+    recipe = override(get_recipe(args.recipe), args)
 
     # What is trained:
     torch.manual_seed(args.seed)
     token_encoder = CellTokenEncoder()
-    model = create_model(args.model, token_encoder.out_channels, **model_args)
+    model = create_model(args.model, token_encoder.out_channels, **recipe.model)
     scale = label_scale(target.kind, dataset.labels(args.target)[split.train])
     predictor = ArchitecturePredictor(token_encoder, model, [args.target], [target.unit], scale)
     num_parameters = sum(p.numel() for p in predictor.parameters())
@@ -117,12 +173,13 @@ def main() -> None:
     predictor.save_pretrained(out)
 
     # How good it is on all cells, and on those whose labels it has not seen:
-    prediction = predictor.predict(dataset, device=None)[:, 0]
+    prediction = predictor.predict(dataset, device=resolve_device(args.device))[:, 0]
     labels = dataset.labels(test_target)
-    metrics = {
-        "all cells": all_metrics(prediction[split.test], labels[split.test]),
-        "unseen cells": all_metrics(prediction[split.held_out], labels[split.held_out]),
-    }
+    test = split.test[labels[split.test].isfinite()]
+    metrics = {"all cells": all_metrics(prediction[test], labels[test])}
+    unseen = split.held_out[labels[split.held_out].isfinite()]
+    if unseen.numel() > 1:
+        metrics["unseen cells"] = all_metrics(prediction[unseen], labels[unseen])
     write_json(
         out / "metrics.json",
         {
@@ -146,16 +203,17 @@ def main() -> None:
     in_training[split.train] = True
     write_predictions(
         out / "predictions.csv",
-        [str(dataset.cell(i)) for i in split.test.tolist()],
-        prediction[split.test],
-        labels[split.test],
-        in_training[split.test],
+        [str(dataset.cell(i)) for i in test.tolist()],
+        prediction[test],
+        labels[test],
+        in_training[test],
     )
     plot_predictions(
         out / "predictions.png",
-        prediction[split.test],
-        labels[split.test],
+        prediction[test],
+        labels[test],
         label=test_target,
+        predicted_label=args.target,
         unit=NASBench201.targets[test_target].unit,
         title=f"{args.model}, {args.train_size} training cells, "
         f"tau {metrics['all cells']['kendall_tau']:.3f}",
@@ -169,6 +227,16 @@ def main() -> None:
         parameters=f"{num_parameters:,}",
     ))  # fmt: skip
     print(f"\nResults: {out}/")
+
+
+def override(recipe: Recipe, args: argparse.Namespace) -> Recipe:
+    """Replaces the settings of the recipe that the command line gives."""
+
+    def given(*names: str) -> dict[str, int]:
+        return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+
+    model = {**recipe.model, **given("hidden_channels", "num_blocks")}
+    return dataclasses.replace(recipe, model=model, **given("epochs", "batch_size"))
 
 
 def prepare_folder(args: argparse.Namespace, test_target: str) -> Path:

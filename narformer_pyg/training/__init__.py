@@ -8,10 +8,10 @@ except ImportError as error:  # pragma: no cover - depends on the installation
         "'pip install \"narformer-pyg[train]\"'"
     ) from error
 
-from narformer_pyg.training.trainer import FitResult, fit, label_scale
 from narformer_pyg.training.metrics import acc_within, all_metrics, kendall_tau, mape, spearman
 from narformer_pyg.training.module import PredictorModule
 from narformer_pyg.training.recipes import PAPER, QUICK, RECIPES, Recipe, get_recipe
+from narformer_pyg.training.trainer import FitResult, fit, label_scale, resolve_device
 
 __all__ = [
     "PAPER",
@@ -27,5 +27,6 @@ __all__ = [
     "kendall_tau",
     "label_scale",
     "mape",
+    "resolve_device",
     "spearman",
 ]

@@ -77,5 +77,5 @@ class ResumableCheckpoint(Checkpoint):
         is_last = trainer.current_epoch + 1 == trainer.max_epochs
         if is_last or time.monotonic() - self._last >= self.every_seconds:
             with atomic_write(self.path) as temporary:
-                trainer.save_checkpoint(temporary)
+                trainer.save_checkpoint(temporary, weights_only=False)
             self._last = time.monotonic()

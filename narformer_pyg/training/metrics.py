@@ -31,7 +31,7 @@ def mape(prediction: ArrayLike | Tensor, target: ArrayLike | Tensor) -> float:
 def acc_within(
     prediction: ArrayLike | Tensor, target: ArrayLike | Tensor, delta: float = 0.1
 ) -> float:
-    r"""Acc(:math:`\delta`): the share of predictions within :math:`\delta`, in percent (equation 8).
+    r"""The share of predictions within a relative error, Acc(:math:`\delta`), in percent (eq. 8).
 
     Args:
         prediction: The predictions, :math:`(n)`.

@@ -90,7 +90,8 @@ class PredictorModule(LightningModule):
             self.predictor.parameters(),
             lr=self.recipe.learning_rate,
             weight_decay=self.recipe.weight_decay,
-            fused=True,
+            # A fused step would unscale float16 gradients after they have been clipped.
+            fused=self.trainer.precision != "16-mixed",
         )
         total = max(int(self.trainer.estimated_stepping_batches), 1)
         warmup = max(round(self.recipe.warmup * total), 1)

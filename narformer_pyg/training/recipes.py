@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,8 @@ class Recipe:
             :obj:`warmup` of the steps and falls linearly to zero over the rest.
         warmup (float): The share of the steps that the learning rate rises.
         weight_decay (float): Decoupled weight decay.
+        gradient_clip (float): The largest norm of the gradient of all parameters; :obj:`0` for no
+            limit. Failed architectures have relative errors far above one.
         mse_weight (float): Weight of :class:`~narformer_pyg.nn.RelativeMSELoss`.
         ranking_weight (float): Weight of :class:`~narformer_pyg.nn.SequenceRankingLoss`.
         consistency_weight (float): Weight of
@@ -37,12 +39,13 @@ class Recipe:
     learning_rate: float
     warmup: float = 0.1
     weight_decay: float = 0.0
+    gradient_clip: float = 0.0
     mse_weight: float = 1.0
     ranking_weight: float = 0.0
     consistency_weight: float = 0.0
     pairwise_weight: float = 0.0
     pairwise_temperature: float = 1.0
-    augmentation: str | None = None
+    augmentation: Literal["first", "random"] | None = None
     num_copies: int = 1
     model: dict[str, Any] = field(default_factory=dict)
 
@@ -56,7 +59,7 @@ class Recipe:
         if not 0.0 <= self.warmup < 1.0:
             raise ValueError(f"Expected 'warmup' to be in [0, 1) (got {self.warmup})")
         for item in fields(self):
-            if item.name.endswith(("_weight", "_decay")) and getattr(self, item.name) < 0:
+            if item.name.endswith(("_weight", "_decay", "_clip")) and getattr(self, item.name) < 0:
                 raise ValueError(
                     f"Expected '{item.name}' to be at least 0 (got {getattr(self, item.name)})"
                 )

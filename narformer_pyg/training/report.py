@@ -104,6 +104,7 @@ def plot_predictions(
     label: str,
     unit: str,
     title: str,
+    predicted_label: str | None = None,
 ) -> None:
     r"""Draws predictions against labels.
 
@@ -117,6 +118,8 @@ def plot_predictions(
         label (str): What is predicted.
         unit (str): Its unit.
         title (str): The title.
+        predicted_label (str, optional): What the model was trained on, if it is not
+            :obj:`label`. (default: :obj:`None`)
     """
     import matplotlib
 
@@ -135,7 +138,7 @@ def plot_predictions(
     axes.plot([low, high], [low, high], color="0.35", linewidth=0.9, label="prediction = label")
     axes.set(xlim=(low, high), ylim=(low, high), aspect="equal", title=title)
     axes.set_xlabel(f"{label}: measured ({unit})")
-    axes.set_ylabel(f"{label}: predicted ({unit})")
+    axes.set_ylabel(f"{predicted_label or label}: predicted ({unit})")
     axes.legend(loc="upper left", frameon=False)
     if outside:
         axes.text(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import signal
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from lightning.pytorch import Trainer
@@ -25,7 +26,7 @@ from narformer_pyg.training.module import PredictorModule
 from narformer_pyg.training.recipes import Recipe
 from narformer_pyg.transforms import augment
 
-Graphs = InMemoryDataset | Sequence[Data]
+Graphs: TypeAlias = InMemoryDataset | Sequence[Data]
 
 
 @dataclass(frozen=True)
@@ -123,8 +124,7 @@ def fit(
     if val_set is not None:
         check_labels("val_set", val_set, predictor.model.out_channels)
 
-    accelerator, devices = _accelerator(device)
-    target_device = _torch_device(accelerator, devices)
+    target_device = resolve_device(device)
     torch.manual_seed(seed)
     module = PredictorModule(
         predictor,
@@ -142,11 +142,12 @@ def fit(
 
     with _quiet_lightning():
         trainer = Trainer(
-            accelerator=accelerator,
-            devices=devices,
-            precision=precision,  # type: ignore[arg-type]
+            accelerator="gpu" if target_device.type == "cuda" else "cpu",
+            devices=1 if target_device.index is None else [target_device.index],
+            precision=precision,
             max_epochs=recipe.epochs,
             check_val_every_n_epoch=validate_every,
+            gradient_clip_val=recipe.gradient_clip or None,
             callbacks=all_callbacks,
             logger=trainer_kwargs.pop("logger", False),
             enable_checkpointing=checkpoint is not None,
@@ -156,9 +157,15 @@ def fit(
             **trainer_kwargs,
         )
         predictor.train()
-        trainer.fit(module, module.loader, val_loader, ckpt_path=state_file, weights_only=True)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+        handler = signal.getsignal(signal.SIGINT)
+        try:
+            trainer.fit(module, module.loader, val_loader, ckpt_path=state_file, weights_only=True)
+        except SystemExit as error:
+            # Lightning turns Ctrl+C into an exit and ignores further ones: give both back.
+            if not trainer.interrupted:
+                raise
+            signal.signal(signal.SIGINT, handler)
+            raise KeyboardInterrupt from error
     selected = len(module.history) - 1
     if module.best_state is not None:
         predictor.load_state_dict(module.best_state)
@@ -168,12 +175,43 @@ def fit(
     return FitResult(module.history, module.seconds, len(module.history), selected)
 
 
+def resolve_device(device: str) -> torch.device:
+    """Returns the device called ``device``; ``"auto"`` is the first GPU, or the CPU without one.
+
+    Raises:
+        ValueError: If there is no such device.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        parsed = torch.device(device)
+    except RuntimeError:
+        parsed = torch.device("meta")
+    if parsed.type not in ("cpu", "cuda"):
+        raise ValueError(
+            f"Expected 'device' to be 'auto', 'cpu', 'cuda' or 'cuda:N' (got {device!r})"
+        )
+    if parsed.type == "cpu":
+        return parsed
+    index = parsed.index or 0
+    if index >= torch.cuda.device_count():
+        raise ValueError(
+            f"Expected 'device' to be available (got {device!r}, but PyTorch {torch.__version__} "
+            f"sees {torch.cuda.device_count()} CUDA devices); use 'cpu'"
+        )
+    return torch.device("cuda", index)
+
+
 def check_labels(argument: str, graphs: Graphs, num_targets: int) -> None:
     """Raises a :class:`ValueError` unless every graph has ``num_targets`` positive labels."""
     if len(graphs) == 0:
         raise ValueError(f"Expected '{argument}' to hold at least one graph (got none)")
-    if any("y" not in data for data in (graphs[0], graphs[-1])):
-        raise ValueError(f"Expected every graph of '{argument}' to have labels 'y' (got none)")
+    missing = [i for i, data in enumerate(graphs) if "y" not in data]
+    if missing:
+        raise ValueError(
+            f"Expected every graph of '{argument}' to have labels 'y' (got none in graph "
+            f"{missing[0]}, and {len(missing)} such graphs in total)"
+        )
     labels = torch.cat([data.y for data in graphs])
     if labels.shape != (len(graphs), num_targets):
         raise ValueError(
@@ -197,38 +235,9 @@ def _training_loader(
         return DeviceLoader(graphs, recipe.batch_size, shuffle=True, device=device, seed=seed)
     originals = [graphs[i] for i in range(len(graphs))]
     num_copies = recipe.num_copies if recipe.augmentation == "random" else 1
-    copies = augment(originals, num_copies, mode=recipe.augmentation, seed=seed)  # type: ignore[arg-type]
+    copies = augment(originals, num_copies, mode=recipe.augmentation, seed=seed)
     sampler = PairedBatchSampler(len(originals), recipe.batch_size, num_copies, seed=seed)
     return DeviceLoader(originals + copies, batch_sampler=sampler, device=device)
-
-
-def _accelerator(device: str) -> tuple[str, Any]:
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        parsed = torch.device(device)
-    except RuntimeError as error:
-        raise ValueError(
-            f"Expected 'device' to be 'auto', 'cpu', 'cuda' or 'cuda:N' (got {device!r})"
-        ) from error
-    if parsed.type == "cuda":
-        if not torch.cuda.is_available():
-            raise ValueError(
-                f"Expected 'device' to be available (got {device!r}, but this PyTorch, "
-                f"{torch.__version__}, sees no CUDA device); use 'cpu'"
-            )
-        return "cuda", 1 if parsed.index is None else [parsed.index]
-    if parsed.type != "cpu":
-        raise ValueError(
-            f"Expected 'device' to be 'auto', 'cpu', 'cuda' or 'cuda:N' (got {device!r})"
-        )
-    return "cpu", 1
-
-
-def _torch_device(accelerator: str, devices: Any) -> torch.device:
-    if accelerator == "cpu":
-        return torch.device("cpu")
-    return torch.device("cuda", devices[0] if isinstance(devices, list) else 0)
 
 
 def _check_resume(resume: str | os.PathLike[str], recipe: Recipe) -> str:
@@ -265,6 +274,7 @@ class _quiet_lightning(warnings.catch_warnings):
     def __enter__(self) -> None:
         super().__enter__()
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
+        warnings.filterwarnings("ignore", ".*but have no `val_dataloader`.*")
         warnings.filterwarnings("ignore", ".*number of training batches.*logging interval.*")
         warnings.filterwarnings("ignore", ".*treespec.*", FutureWarning)
         self._logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")

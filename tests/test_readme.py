@@ -1,0 +1,57 @@
+"""The README's snippets run, and its commands are those of the project."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from torch_geometric.data import Batch
+
+from narformer_pyg.datasets import NASBench201
+from narformer_pyg.nn import CellTokenEncoder
+from narformer_pyg.nn.models import ArchitecturePredictor, create_model
+
+README = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
+SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+def test_every_snippet_is_tested_here() -> None:
+    assert len(SNIPPETS) == 2
+
+
+def test_layer_snippet() -> None:
+    namespace: dict = {}
+    exec(SNIPPETS[0], namespace)
+    dataset = NASBench201()
+    batch = Batch.from_data_list([dataset[i] for i in range(4)])
+    net = namespace["Net"](7, 16, 3)
+    out = net(torch.nn.functional.one_hot(batch.op, 7).float(), batch.edge_index, batch.batch)
+    assert out.shape == (4, 3)
+    out.sum().backward()
+    assert all(p.grad is not None for p in net.parameters())
+
+
+def test_predict_snippet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (folder,) = re.findall(r'"(runs/.*?)"', SNIPPETS[1])
+    encoder = CellTokenEncoder()
+    model = create_model("narformer_v2", encoder.out_channels, hidden_channels=16, num_blocks=2)
+    predictor = ArchitecturePredictor(
+        encoder, model, ["cifar10valid_valid_acc"], ["percent"], 100.0
+    )
+    predictor.save_pretrained(folder)
+    namespace: dict = {}
+    exec(SNIPPETS[1], namespace)
+    assert "('cifar10valid_valid_acc',) ('percent',)" in capsys.readouterr().out
+    logits = namespace["network"](torch.randn(2, 3, 32, 32))
+    assert logits.shape[0] == 2
+
+
+def test_folder_of_the_snippet_is_the_one_that_the_first_command_makes() -> None:
+    example = (Path(__file__).parents[1] / "examples" / "nasbench201_accuracy.py").read_text("utf-8")
+    assert 'f"nasbench201_{args.target}_{args.model}_{args.recipe}"' in example
+    assert "runs/nasbench201_cifar10valid_valid_acc_narformer_v2_quick_781_seed0" in README
