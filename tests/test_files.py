@@ -15,6 +15,12 @@ def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
+def write_half(path: Path, error: BaseException) -> None:
+    with atomic_write(path) as temporary:
+        temporary.write_text("half", "utf-8")
+        raise error
+
+
 def test_content_appears_only_when_the_block_ends(tmp_path: Path) -> None:
     path = tmp_path / "result.json"
     path.write_text("old", "utf-8")
@@ -33,17 +39,15 @@ def test_error_leaves_the_old_content_and_no_temporary_file(
 ) -> None:
     path = tmp_path / "result.json"
     path.write_text("old", "utf-8")
-    with pytest.raises(error), atomic_write(path) as temporary:
-        temporary.write_text("half", "utf-8")
-        raise error
+    with pytest.raises(error):
+        write_half(path, error())
     assert path.read_text("utf-8") == "old"
     assert names(tmp_path) == {"result.json"}
 
 
 def test_error_leaves_no_new_file(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="full"), atomic_write(tmp_path / "new.csv") as temporary:
-        temporary.write_text("half", "utf-8")
-        raise OSError("full")
+    with pytest.raises(OSError, match="full"):
+        write_half(tmp_path / "new.csv", OSError("full"))
     assert names(tmp_path) == set()
 
 

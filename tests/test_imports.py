@@ -30,7 +30,7 @@ ALLOWED = {
 BELOW_TRAINING = set(ALLOWED)
 ALLOWED["training"] = BELOW_TRAINING
 ALLOWED["testing"] = BELOW_TRAINING | {"training"}
-ALLOWED["cli"] = ALLOWED["__main__"] = BELOW_TRAINING | {"training", "testing"}
+ALLOWED["cli"] = BELOW_TRAINING | {"training", "testing"}
 ALLOWED["__main__"] = ALLOWED["cli"] | {"cli"}
 
 

@@ -52,6 +52,8 @@ def test_predict_snippet(
 
 
 def test_folder_of_the_snippet_is_the_one_that_the_first_command_makes() -> None:
-    example = (Path(__file__).parents[1] / "examples" / "nasbench201_accuracy.py").read_text("utf-8")
+    example = (Path(__file__).parents[1] / "examples" / "nasbench201_accuracy.py").read_text(
+        "utf-8"
+    )
     assert 'f"nasbench201_{args.target}_{args.model}_{args.recipe}"' in example
     assert "runs/nasbench201_cifar10valid_valid_acc_narformer_v2_quick_781_seed0" in README

@@ -33,5 +33,6 @@ def dropout(x: Tensor, p: float, training: bool) -> Tensor:
     # Whole numbers from -32768: those below the limit become 0, the others at least 1. Done in
     # float32, since comparisons and products with booleans are several times slower.
     mask = words.view(torch.int16)[:numel].to(torch.float32)
-    mask.sub_(dropped - _LEVELS // 2 - 1).clamp_(0.0, 1.0).mul_(_LEVELS / (_LEVELS - dropped))
-    return x * mask.view(x.shape).to(x.dtype)
+    mask.sub_(dropped - _LEVELS // 2 - 1).clamp_(0.0, 1.0)
+    mask = mask.to(x.dtype).mul_(_LEVELS / (_LEVELS - dropped))
+    return x * mask.view(x.shape)

@@ -107,6 +107,11 @@ def _look_up(table: Tensor, data: Data, name: str, limit: str) -> Tensor:
             f"Expected 'data.{name}' to be a tensor of type torch.long, one number per node "
             f"(got {got})"
         )
+    if token.dim() != 1:
+        raise ValueError(
+            f"Expected 'data.{name}' to have shape [num_nodes], one number per node "
+            f"(got {list(token.shape)})"
+        )
     if token.device.type == "cpu" and token.numel() > 0 and not torch.compiler.is_compiling():
         low, high = torch.aminmax(token)
         if low < 0 or high >= table.size(0):

@@ -89,4 +89,4 @@ def split_groups(x: Tensor, num_groups: int) -> Tensor:
 
 def merge_groups(x: Tensor) -> Tensor:
     """Turns groups [G, N, F / G] back into features [N, F]."""
-    return x.transpose(0, 1).reshape(x.size(1), -1)
+    return x.transpose(0, 1).flatten(1)

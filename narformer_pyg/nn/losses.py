@@ -19,6 +19,7 @@ class RelativeMSELoss(torch.nn.Module):
 
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
         r"""Computes the loss."""
+        _check_shapes(prediction, target)
         return (prediction / target - 1.0).square().mean()
 
 
@@ -35,6 +36,7 @@ class SequenceRankingLoss(torch.nn.Module):
 
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
         r"""Computes the loss."""
+        _check_shapes(prediction, target)
         permutation = torch.randperm(prediction.size(0), device=prediction.device)
         error = prediction - target
         return (error - error[permutation]).abs().mean()
@@ -51,6 +53,7 @@ class ArchitectureConsistencyLoss(torch.nn.Module):
 
     def forward(self, prediction: Tensor, copy_prediction: Tensor) -> Tensor:
         r"""Computes the loss."""
+        _check_shapes(prediction, copy_prediction, "copy_prediction")
         return (copy_prediction - prediction).abs().mean()
 
 
@@ -79,7 +82,17 @@ class PairwiseRankingLoss(torch.nn.Module):
 
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
         r"""Computes the loss."""
+        _check_shapes(prediction, target)
         ordered = target.unsqueeze(1) > target.unsqueeze(0)  # [n, n, num_targets]
         difference = prediction.unsqueeze(1) - prediction.unsqueeze(0)
         loss = F.softplus(-difference / self.temperature) * ordered
         return loss.sum() / ordered.sum().clamp(min=1)
+
+
+def _check_shapes(prediction: Tensor, target: Tensor, name: str = "target") -> None:
+    """Refuses what would be broadcast, for instance [n, 1] and [n] to [n, n]."""
+    if prediction.shape != target.shape:
+        raise ValueError(
+            f"Expected 'prediction' and '{name}' to have the same shape "
+            f"(got {list(prediction.shape)} and {list(target.shape)})"
+        )

@@ -2,7 +2,9 @@
 
 try:
     import lightning.pytorch  # noqa: F401
-except ImportError as error:  # pragma: no cover - depends on the installation
+except ModuleNotFoundError as error:
+    if error.name not in ("lightning", "lightning.pytorch"):
+        raise
     raise ImportError(
         "narformer_pyg.training needs Lightning; install it with "
         "'pip install \"narformer-pyg[train]\"'"

@@ -59,10 +59,13 @@ class Recipe:
         if not 0.0 <= self.warmup < 1.0:
             raise ValueError(f"Expected 'warmup' to be in [0, 1) (got {self.warmup})")
         for item in fields(self):
-            if item.name.endswith(("_weight", "_decay", "_clip")) and getattr(self, item.name) < 0:
-                raise ValueError(
-                    f"Expected '{item.name}' to be at least 0 (got {getattr(self, item.name)})"
-                )
+            value = getattr(self, item.name)
+            if item.name.endswith(("_weight", "_decay", "_clip")) and not value >= 0:
+                raise ValueError(f"Expected '{item.name}' to be at least 0 (got {value})")
+        if not self.pairwise_temperature > 0:
+            raise ValueError(
+                f"Expected 'pairwise_temperature' to be positive (got {self.pairwise_temperature})"
+            )
         if self.augmentation not in (None, "first", "random"):
             raise ValueError(
                 "Expected 'augmentation' to be 'first', 'random' or None "
@@ -91,14 +94,17 @@ PAPER = Recipe(
     model={"hidden_channels": 512, "num_blocks": 6, "dropout": 0.05},
 )
 
-#: Minutes on two CPU cores instead of hours: a quarter of the width, a loss on the order of pairs.
+#: Minutes on two CPU cores instead of hours: a quarter of the width, a loss on the order of pairs,
+#: clipped gradients. Chosen on the validation accuracy of 600 cells outside the training set.
 QUICK = Recipe(
     name="quick",
     epochs=150,
     batch_size=16,
     learning_rate=1e-3,
+    gradient_clip=1.0,
     ranking_weight=0.1,
-    pairwise_weight=0.2,
+    pairwise_weight=0.05,
+    pairwise_temperature=0.01,
     model={"hidden_channels": 128, "num_blocks": 6, "dropout": 0.05},
 )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import platform
 from collections.abc import Mapping, Sequence
@@ -66,9 +67,10 @@ def format_table(columns: Mapping[str, Mapping[str, float]], **more: str) -> str
 
 
 def write_json(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
-    """Writes readable JSON; the file is complete or absent."""
+    """Writes readable JSON, numbers that are not finite as null; complete or absent."""
+    text = json.dumps(_finite(content), indent=2, allow_nan=False)
     with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+        temporary.write_text(text + "\n", "utf-8")
 
 
 def write_predictions(
@@ -93,7 +95,7 @@ def write_predictions(
         for name, y, p, known in zip(
             names, target.tolist(), prediction.tolist(), in_training.tolist(), strict=True
         ):
-            writer.writerow([name, f"{y:.6g}", f"{p:.6g}", int(known)])
+            writer.writerow([name, f"{y:.9g}", f"{p:.9g}", int(known)])
 
 
 def plot_predictions(
@@ -175,6 +177,15 @@ def plot_history(path: str | os.PathLike[str], history: Sequence[Mapping[str, fl
     with atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=150)
     plt.close(figure)
+
+
+def _finite(value: Any) -> Any:
+    """Replaces NaN and infinity, which JSON does not have."""
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _processor() -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import pickle
 import signal
 import warnings
 from collections.abc import Sequence
@@ -132,7 +131,10 @@ def fit(
         _training_loader(train_set, recipe, seed, target_device),
         select_best=select == "best",
     )
-    val_loader = None if val_set is None else DeviceLoader(val_set, 512, device=target_device)
+    # Seeded, since a loader without a seed draws one and would shift the dropout of the training.
+    val_loader = (
+        None if val_set is None else DeviceLoader(val_set, 512, device=target_device, seed=seed)
+    )
     all_callbacks = list(callbacks)
     if progress:
         all_callbacks.append(EpochProgressBar())
@@ -248,15 +250,19 @@ def _check_resume(resume: str | os.PathLike[str], recipe: Recipe) -> str:
         )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-        state = content["narformer_pyg"]
-    except (
-        RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError, TypeError,
-    ) as error:  # fmt: skip
+    except OSError:
+        raise
+    except Exception as error:  # damaged files raise whatever the unpickler stumbles over
+        raise CheckpointError(
+            f"Cannot read 'resume' (got {os.fspath(path)!r}): it is damaged or not a checkpoint "
+            f"({type(error).__name__}); start without 'resume'"
+        ) from error
+    state = content.get("narformer_pyg") if isinstance(content, dict) else None
+    if not isinstance(state, dict) or "recipe" not in state:
         raise CheckpointError(
             f"Expected 'resume' to be a checkpoint of an earlier training (got "
-            f"{os.fspath(path)!r}, which is damaged or something else: {type(error).__name__}); "
-            "start without 'resume'"
-        ) from error
+            f"{os.fspath(path)!r}, which is something else); start without 'resume'"
+        )
     theirs, ours = state["recipe"], recipe.to_dict()
     changed = [f"{key}: {theirs.get(key)} there, {ours[key]} here" for key in ours
                if theirs.get(key) != ours[key]]  # fmt: skip

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch_geometric.typing import Adj
+from torch_geometric.utils import is_sparse, is_torch_sparse_tensor, to_edge_index
 
 
 def check_node_features(x: Tensor, in_channels: int) -> None:
@@ -45,3 +47,19 @@ def check_edge_index(edge_index: Tensor, num_nodes: int) -> None:
             f"Expected 'edge_index' to name nodes from 0 to {num_nodes - 1}, since 'x' has "
             f"{num_nodes} rows (got node {wrong})"
         )
+
+
+def as_edges(edge_index: Adj, num_nodes: int) -> Tensor:
+    """Turns a sparse (transposed) adjacency matrix into plain edges of the same order."""
+    if not is_sparse(edge_index):
+        return edge_index
+    if tuple(edge_index.size(i) for i in range(2)) != (num_nodes, num_nodes):
+        raise ValueError(
+            f"Expected the adjacency matrix 'edge_index' to have shape [{num_nodes}, {num_nodes}], "
+            f"one row and one column for each row of 'x' (got {list(edge_index.size())})"
+        )
+    if is_torch_sparse_tensor(edge_index):
+        target, source = to_edge_index(edge_index)[0]
+    else:
+        target, source, _ = edge_index.coo()
+    return torch.stack([source, target])

@@ -5,20 +5,21 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch_geometric.nn.conv import MessagePassing
 from torch_geometric.nn.dense.linear import Linear
 from torch_geometric.typing import Adj
-from torch_geometric.utils import is_sparse, is_torch_sparse_tensor, scatter, to_edge_index
+from torch_geometric.utils import scatter
 
-from narformer_pyg.nn.conv.checks import check_edge_index, check_node_features
+from narformer_pyg.nn.conv.checks import as_edges, check_edge_index, check_node_features
 
 
 class GraphAidedAttentionConv(MessagePassing):
-    r"""The linear graph-aided attention of the `"NAR-Former V2: Rethinking Transformer for
-    Universal Neural Network Representation Learning" <https://arxiv.org/abs/2306.10792>`_ paper.
+    r"""The linear graph-aided attention of NAR-Former V2.
+
+    From the `"NAR-Former V2: Rethinking Transformer for Universal Neural Network Representation
+    Learning" <https://arxiv.org/abs/2306.10792>`_ paper:
 
     .. math::
         \tilde{\mathbf{H}} &= \sigma(\mathbf{D} \mathbf{W}_d + \mathbf{b}_d) \odot \mathbf{H}
@@ -31,11 +32,11 @@ class GraphAidedAttentionConv(MessagePassing):
         \mathbf{Z} &= \mathrm{Norm}(\mathbf{S}) \tilde{\mathbf{H}} \mathbf{W}_a + \mathbf{b}_a
         + \tilde{\mathbf{H}} \mathbf{W}_r
 
-    where :math:`\mathbf{D}` holds the number of incoming edges of each node, :math:`\mathbf{A}_{ij}`
-    counts the edges :math:`j \to i`, and :math:`\mathrm{Norm}` divides each row by its sum (plus
-    :math:`10^{-6}`). One projection serves as query and as key, and the sigmoid keeps the scores
-    positive, so no softmax is needed. Scores exist on edges alone: memory grows with
-    :math:`|\mathcal{E}|`, never with :math:`|\mathcal{V}|^2`.
+    where :math:`\mathbf{D}` holds the number of incoming edges of each node,
+    :math:`\mathbf{A}_{ij}` counts the edges :math:`j \to i`, and :math:`\mathrm{Norm}` divides each
+    row by its sum (plus :math:`10^{-6}`). One projection serves as query and as key, and the
+    sigmoid keeps the scores positive, so no softmax is needed. Scores exist on edges alone: memory
+    grows with :math:`|\mathcal{E}|`, never with :math:`|\mathcal{V}|^2`.
 
     The equations are (1) to (3) of the paper's supplement. The degree gate, the root projection
     :math:`\mathbf{W}_r`, the constant :math:`10^{-6}` and the final normalization are in the
@@ -59,7 +60,8 @@ class GraphAidedAttentionConv(MessagePassing):
     Shapes:
         - **input:** node features :math:`(|\mathcal{V}|, F_{in})`, edge indices
           :math:`(2, |\mathcal{E}|)` (a tensor, a :class:`torch_geometric.EdgeIndex`, or a sparse
-          tensor that holds the *transposed* adjacency, as everywhere in PyG)
+          tensor that holds the *transposed* adjacency, as everywhere in PyG; its values are not
+          looked at)
         - **output:** node features :math:`(|\mathcal{V}|, F_{out})`; with
           :obj:`return_attention_weights=True` also
           :math:`((2, |\mathcal{E}|), (|\mathcal{E}|))`
@@ -116,7 +118,7 @@ class GraphAidedAttentionConv(MessagePassing):
                 another shape or type than stated, or names a node that does not exist.
         """
         check_node_features(x, self.in_channels)
-        edge_index = _as_edges(edge_index, x.size(0))
+        edge_index = as_edges(edge_index, x.size(0))
         check_edge_index(edge_index, x.size(0))
 
         if self.lin_d is not None:
@@ -156,19 +158,3 @@ class GraphAidedAttentionConv(MessagePassing):
 
     def __repr__(self) -> str:
         return f"{self.__class__.__name__}({self.in_channels}, {self.out_channels})"
-
-
-def _as_edges(edge_index: Adj, num_nodes: int) -> Tensor:
-    """Turns a sparse (transposed) adjacency matrix into plain edges of the same order."""
-    if not is_sparse(edge_index):
-        return edge_index
-    if tuple(edge_index.size(i) for i in range(2)) != (num_nodes, num_nodes):
-        raise ValueError(
-            f"Expected the adjacency matrix 'edge_index' to have shape [{num_nodes}, {num_nodes}], "
-            f"one row and one column for each row of 'x' (got {list(edge_index.size())})"
-        )
-    if is_torch_sparse_tensor(edge_index):
-        target, source = to_edge_index(edge_index)[0]
-    else:
-        target, source, _ = edge_index.coo()
-    return torch.stack([source, target])

@@ -7,9 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch_geometric.typing import Adj
-from torch_geometric.utils import is_sparse
 
-from narformer_pyg.nn.conv.checks import check_node_features
+from narformer_pyg.nn.conv.checks import as_edges, check_edge_index, check_node_features
 from narformer_pyg.nn.dropout import dropout
 from narformer_pyg.nn.head import PositiveRegressionHead
 from narformer_pyg.nn.readout import create_readout
@@ -123,7 +122,14 @@ class GraphRegressor(torch.nn.Module):
             batch, batch_size = x.new_zeros(x.size(0), dtype=torch.long), 1
         elif batch_size is None:
             batch_size = int(batch.max()) + 1 if batch.numel() > 0 else 0
-        if self.undirected and not is_sparse(edge_index):
+        if batch.shape != x.shape[:1]:
+            raise ValueError(
+                f"Expected 'batch' to have shape [{x.size(0)}], the graph of each row of 'x' "
+                f"(got {list(batch.shape)})"
+            )
+        edge_index = as_edges(edge_index, x.size(0))
+        check_edge_index(edge_index, x.size(0))
+        if self.undirected:
             edge_index = torch.cat([edge_index, edge_index.flip(0)], dim=1)
 
         z = self.readout(self.encode(x, edge_index), batch, batch_size)  # [num_graphs, hidden]

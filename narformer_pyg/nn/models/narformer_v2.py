@@ -15,8 +15,10 @@ from narformer_pyg.nn.models.graph_regressor import GraphRegressor
 
 
 class NARFormerV2(GraphRegressor):
-    r"""The transformer of the `"NAR-Former V2: Rethinking Transformer for Universal Neural Network
-    Representation Learning" <https://arxiv.org/abs/2306.10792>`_ paper.
+    r"""The transformer for graphs of neural architectures.
+
+    From the `"NAR-Former V2: Rethinking Transformer for Universal Neural Network Representation
+    Learning" <https://arxiv.org/abs/2306.10792>`_ paper.
 
     Blocks of graph-aided attention and grouped feed-forward networks, a readout, and a head whose
     predictions are positive. The defaults are the paper's model of cells (8,582,535 parameters with

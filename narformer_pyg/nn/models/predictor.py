@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from narformer_pyg.convert import to_data
 from narformer_pyg.errors import CheckpointError
 from narformer_pyg.loader import DeviceLoader
 from narformer_pyg.nn.encoders import CellTokenEncoder
+from narformer_pyg.nn.models.checkpoint_file import read_checkpoint
 from narformer_pyg.nn.models.graph_regressor import GraphRegressor
 from narformer_pyg.nn.models.registry import create_model, model_name
 
@@ -110,7 +110,8 @@ class ArchitecturePredictor(torch.nn.Module):
         Args:
             architectures: A single architecture, a sequence of them, or an in-memory dataset.
                 An architecture is an arch string, a cell of a search space or a
-                :class:`~torch_geometric.data.Data`.
+                :class:`~torch_geometric.data.Data`; a :class:`~torch_geometric.data.Batch` is a
+                sequence of them.
             batch_size (int, optional): Graphs in a batch; the predictions do not depend on it.
                 (default: :obj:`512`)
             device (torch.device or str, optional): Where to run. By default, where the parameters
@@ -122,6 +123,8 @@ class ArchitecturePredictor(torch.nn.Module):
         Raises:
             ConversionError: If an architecture is malformed; the message says which.
         """
+        if isinstance(architectures, Batch):
+            architectures = architectures.to_data_list()
         single = isinstance(architectures, str) or not isinstance(
             architectures, (Sequence, InMemoryDataset)
         )
@@ -132,14 +135,17 @@ class ArchitecturePredictor(torch.nn.Module):
                 return torch.empty(0, len(self.target_names))
             graphs = [_strip_labels(to_data(architecture)) for architecture in listed]
 
-        before, was_training = self.device, self.training
+        before = self.device
+        training = {module: module.training for module in self.modules()}
         device = before if device is None else torch.device(device)
         self.to(device).eval()
         try:
             loader = DeviceLoader(graphs, batch_size, device=device)
             prediction = torch.cat([self(batch).float() for batch in loader]).cpu()
         finally:
-            self.to(before).train(was_training)
+            self.to(before)
+            for module, mode in training.items():  # parts may have been frozen with eval()
+                module.training = mode
         return prediction[0] if single else prediction
 
     def save_pretrained(self, directory: str | os.PathLike[str]) -> Path:
@@ -196,13 +202,7 @@ class ArchitecturePredictor(torch.nn.Module):
                 f"Expected 'path' to be a folder with '{FILE_NAME}' or such a file "
                 f"(got {os.fspath(path)!r})"
             )
-        try:
-            content = torch.load(file, map_location="cpu", weights_only=True)
-        except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
-            raise CheckpointError(
-                f"Cannot read 'path' (got {os.fspath(file)!r}): it is damaged or not a checkpoint "
-                f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})"
-            ) from error
+        content = read_checkpoint(file, "path")
         if not isinstance(content, dict) or content.get("format") != _FORMAT:
             raise CheckpointError(
                 f"Expected 'path' to be written by 'ArchitecturePredictor.save_pretrained' (got "
@@ -210,10 +210,16 @@ class ArchitecturePredictor(torch.nn.Module):
                 "'NARFormerV2.from_released_checkpoint', and for one to go on training from, the "
                 "'resume' argument of training"
             )
-        if content["format_version"] > _FORMAT_VERSION:
+        version = content.get("format_version")
+        if not isinstance(version, int):
+            raise CheckpointError(
+                f"Cannot read 'path' (got {os.fspath(file)!r}): it has no valid format version "
+                f"({version!r})"
+            )
+        if version > _FORMAT_VERSION:
             raise CheckpointError(
                 f"Expected 'path' to have format version {_FORMAT_VERSION} or lower (got "
-                f"{content['format_version']} in {os.fspath(file)!r}, written by narformer_pyg "
+                f"{version} in {os.fspath(file)!r}, written by narformer_pyg "
                 f"{content.get('package_version')}); update with 'pip install -U narformer-pyg'"
             )
         try:

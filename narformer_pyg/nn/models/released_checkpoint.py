@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from narformer_pyg.errors import CheckpointError
+from narformer_pyg.nn.models.checkpoint_file import read_checkpoint
 
 # Released name -> ours; "#" stands for the number of the block.
 _KEYS = {
@@ -69,7 +69,7 @@ def convert_released_state_dict(
     weights: dict[str, Tensor] = {}
     unknown = []
     for key, value in state_dict.items():
-        key = key.removeprefix("module.")
+        key = str(key).removeprefix("module.")
         number = re.search(r"(?<=\.)\d+", key) if not key.startswith("fusion_mlp") else None
         pattern = key if number is None else key[: number.start()] + "#" + key[number.end() :]
         if pattern not in _KEYS or not isinstance(value, Tensor):
@@ -86,8 +86,13 @@ def convert_released_state_dict(
     # Built on no device: only the names and shapes are needed.
     from narformer_pyg.nn.models.narformer_v2 import NARFormerV2
 
-    with torch.device("meta"):
-        expected = {k: v.shape for k, v in NARFormerV2(**config).state_dict().items()}
+    try:
+        with torch.device("meta"):
+            expected = {k: v.shape for k, v in NARFormerV2(**config).state_dict().items()}
+    except ValueError as error:
+        raise CheckpointError(
+            f"Expected 'checkpoint' to hold weights of consistent sizes (got trouble with: {error})"
+        ) from error
     missing = sorted(expected.keys() - weights.keys())
     surplus = sorted(weights.keys() - expected.keys())
     wrong = [
@@ -118,13 +123,7 @@ def load_released_checkpoint(
     """Opens a checkpoint of the authors' code; see :func:`convert_released_state_dict`."""
     content: Any = checkpoint
     if not isinstance(checkpoint, Mapping):
-        try:
-            content = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
-            raise CheckpointError(
-                f"Cannot read 'checkpoint' (got {os.fspath(checkpoint)!r}): it is damaged or not "
-                f"a file of torch.save ({type(error).__name__})"
-            ) from error
+        content = read_checkpoint(checkpoint, "checkpoint")
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
     if not isinstance(content, Mapping) or not content:
@@ -139,22 +138,30 @@ def _infer_config(weights: dict[str, Tensor]) -> dict[str, Any]:
     try:
         hidden_channels, in_channels = weights["blocks.0.conv.lin_l.weight"].shape
         num_groups, _, ffn_channels = weights["blocks.0.ffn.lin_1.weights"].shape
-        out_channels = weights["head.lin_3.weight"].size(0)
-    except (KeyError, ValueError) as error:
+        out_channels, _ = weights["head.lin_3.weight"].shape
+        static_channels = 0
+        if "lin_static.weight" in weights:
+            _, static_channels = weights["lin_static.weight"].shape
+        ffn_ratio = max(num_groups * ffn_channels // hidden_channels, 1)
+    except (KeyError, ValueError, ZeroDivisionError) as error:
         raise CheckpointError(
             "Expected 'checkpoint' to hold at least one block, its feed-forward network and the "
             f"head (got trouble with {error})"
         ) from error
-    static = weights.get("lin_static.weight")
     blocks = {int(key.split(".")[1]) for key in weights if key.startswith("blocks.")}
+    if blocks != set(range(len(blocks))):
+        raise CheckpointError(
+            "Expected the blocks in 'checkpoint' to be numbered from 0 without a gap "
+            f"(got {_some([str(block) for block in sorted(blocks)])})"
+        )
     return {
         "in_channels": in_channels,
         "hidden_channels": hidden_channels,
-        "num_blocks": max(blocks) + 1,
+        "num_blocks": len(blocks),
         "out_channels": out_channels,
         "readout": "fusion" if "readout.lin_1.weight" in weights else "sum",
-        "static_channels": 0 if static is None else static.size(1),
-        "ffn_ratio": max(num_groups * ffn_channels // hidden_channels, 1),
+        "static_channels": static_channels,
+        "ffn_ratio": ffn_ratio,
         "num_groups": num_groups,
         "degree_gate": "blocks.0.conv.lin_d.weight" in weights,
         "root_weight": "blocks.0.conv.lin_r.weight" in weights,

@@ -1,0 +1,1 @@
+"""Its presence makes ``dense_reference`` importable from the folders below."""

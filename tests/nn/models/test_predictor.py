@@ -1,0 +1,280 @@
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch_geometric.data import Batch, Data
+
+from narformer_pyg.convert import from_nasbench201
+from narformer_pyg.datasets import FakeNAS
+from narformer_pyg.errors import CheckpointError, ConversionError
+from narformer_pyg.nn import CellTokenEncoder
+from narformer_pyg.nn.models import ArchitecturePredictor, create_model
+from narformer_pyg.spaces import NASBench201Cell
+from narformer_pyg.testing import assert_batch_invariant
+
+ARCH = "|nor_conv_3x3~0|+|nor_conv_3x3~0|avg_pool_3x3~1|+|skip_connect~0|nor_conv_3x3~1|none~2|"
+OTHER = "|none~0|+|nor_conv_1x1~0|none~1|+|skip_connect~0|nor_conv_3x3~1|skip_connect~2|"
+
+
+def create(scale: Any = 1.0, seed: int = 0, **kwargs: Any) -> ArchitecturePredictor:
+    torch.manual_seed(seed)
+    encoder = CellTokenEncoder(7, 8, num_frequencies=4)
+    model = create_model("narformer_v2", encoder.out_channels, hidden_channels=16, num_blocks=2)
+    return ArchitecturePredictor(encoder, model, scale=scale, **kwargs).eval()
+
+
+class TestPredict:
+    def test_single(self) -> None:
+        predictor = create()
+        data = from_nasbench201(ARCH)
+        expected = predictor(Batch.from_data_list([data]))[0].detach()
+        assert expected.shape == (1,)
+        for architecture in (ARCH, NASBench201Cell.from_str(ARCH), data):
+            out = predictor.predict(architecture)
+            assert out.shape == (1,)
+            assert not out.requires_grad
+            torch.testing.assert_close(out, expected)
+        torch.testing.assert_close(predictor(data)[0].detach(), expected)
+
+    def test_list(self) -> None:
+        predictor = create()
+        one, other = predictor.predict(ARCH), predictor.predict(OTHER)
+        assert not torch.allclose(one, other)
+        labelled = from_nasbench201(OTHER)
+        labelled.y = torch.tensor([[0.5]])
+        out = predictor.predict([ARCH, NASBench201Cell.from_str(OTHER), labelled, ARCH])
+        torch.testing.assert_close(out, torch.stack([one, other, other, one]))
+        assert "y" in labelled
+        assert predictor.predict([ARCH]).shape == (1, 1)
+        assert predictor.predict((ARCH, OTHER)).shape == (2, 1)
+        assert predictor.predict([]).shape == (0, 1)
+
+    def test_dataset_and_batch(self) -> None:
+        predictor, dataset = create(), FakeNAS(9)
+        out = predictor.predict(dataset)
+        expected = torch.stack([predictor.predict(data) for data in dataset])
+        assert out.shape == (9, 1)
+        torch.testing.assert_close(out, expected)
+        torch.testing.assert_close(predictor.predict(list(dataset)), expected)
+        torch.testing.assert_close(predictor.predict(dataset[3:7]), expected[3:7])
+        torch.testing.assert_close(
+            predictor.predict(Batch.from_data_list(dataset[:4])), expected[:4]
+        )
+
+    def test_batch_size(self) -> None:
+        predictor, dataset = create(), FakeNAS(9)
+        expected = predictor.predict(dataset)
+        for batch_size in (1, 2, 8, 9, 100):
+            torch.testing.assert_close(predictor.predict(dataset, batch_size), expected)
+        assert_batch_invariant(predictor, list(dataset))
+
+    def test_scale(self) -> None:
+        predictor, percent = create(), create(scale=100.0, units=["percent"])
+        torch.testing.assert_close(percent.predict(ARCH), 100 * predictor.predict(ARCH))
+        data = from_nasbench201(ARCH)
+        torch.testing.assert_close(percent.forward_scaled(data), predictor(data))
+        assert percent.units == ("percent",)
+        assert predictor.target_names == ("target_0",)
+
+    def test_mode_and_device_stay(self) -> None:
+        predictor = create()
+        for mode in (True, False):
+            predictor.train(mode)
+            predictor.model.readout.train(not mode)
+            out = predictor.predict(ARCH, device="cpu")
+            assert predictor.training is mode
+            assert predictor.model.training is mode
+            assert predictor.model.readout.training is not mode
+            assert predictor.device == torch.device("cpu")
+            assert torch.equal(out, predictor.predict(ARCH))  # no dropout in either mode
+        predictor.train()
+        with pytest.raises(ConversionError):
+            predictor.predict([ARCH, "|nonsense|"])
+        with pytest.raises(ValueError, match=r"'data\.op'"):
+            predictor.predict(Data(edge_index=torch.zeros(2, 0, dtype=torch.long), num_nodes=2))
+        assert predictor.training
+
+    def test_wrong_architectures(self) -> None:
+        predictor = create()
+        with pytest.raises(ConversionError, match=r"got int: 3"):
+            predictor.predict(3)
+        with pytest.raises(ConversionError, match=r"got NoneType"):
+            predictor.predict([ARCH, None])
+
+
+class TestArguments:
+    def test_widths_must_fit(self) -> None:
+        encoder = CellTokenEncoder(7, 8, num_frequencies=4)
+        model = create_model("gcn", 8, hidden_channels=8)
+        with pytest.raises(ValueError, match=r"'model.in_channels'.*\(got 8 and 16\)"):
+            ArchitecturePredictor(encoder, model)
+        model = create_model("gcn", 16, hidden_channels=8, static_channels=3)
+        with pytest.raises(ValueError, match=r"'model.static_channels'.*\(got 3 and 0\)"):
+            ArchitecturePredictor(encoder, model)
+
+    @pytest.mark.parametrize("scale", [0.0, -1.0, float("nan"), float("inf"), [1.0, 2.0], []])
+    def test_scale(self, scale: Any) -> None:
+        with pytest.raises(ValueError, match="'scale' to be a positive number"):
+            create(scale=scale)
+
+    @pytest.mark.parametrize("argument", ["target_names", "units"])
+    @pytest.mark.parametrize("value", [[], ["a", "b"], "a"])
+    def test_names(self, argument: str, value: Any) -> None:
+        with pytest.raises(ValueError, match=f"'{argument}' to have one entry for each of the 1"):
+            create(**{argument: value})
+
+
+class TouchWhenLoaded:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.path,)
+
+
+class TestSaveAndLoad:
+    @pytest.mark.parametrize("as_file", [True, False])
+    def test_round_trip(self, as_file: bool, tmp_path: Path) -> None:
+        predictor = create(93.7, target_names=["cifar10_test_acc"], units=["percent"])
+        folder = tmp_path / "new" / "folder"
+        file = predictor.save_pretrained(str(folder))
+        assert file == folder / "predictor.pt"
+        assert list(folder.iterdir()) == [file]
+        loaded = ArchitecturePredictor.from_pretrained(file if as_file else str(folder))
+        assert loaded.target_names == predictor.target_names
+        assert loaded.units == predictor.units
+        assert not loaded.training
+        state = loaded.state_dict()
+        assert state.keys() == predictor.state_dict().keys()
+        assert all(torch.equal(w, state[k]) for k, w in predictor.state_dict().items())
+        dataset = FakeNAS(5)
+        assert torch.equal(loaded.predict(dataset), predictor.predict(dataset))
+
+    def test_other_arguments_survive(self, tmp_path: Path) -> None:
+        encoder = CellTokenEncoder(9, 10, num_frequencies=2)
+        model = create_model(
+            "narformer_v2", 8, hidden_channels=8, num_groups=2, normalize=False, undirected=False
+        )
+        predictor = ArchitecturePredictor(encoder, model).eval()
+        loaded = ArchitecturePredictor.from_pretrained(predictor.save_pretrained(tmp_path))
+        assert loaded.token_encoder.config == encoder.config
+        assert loaded.model.config == model.config
+        assert torch.equal(loaded.predict(ARCH), predictor.predict(ARCH))
+
+    def test_nothing_is_executed(self, tmp_path: Path) -> None:
+        marker = tmp_path / "executed"
+        for name, content in (
+            ("bare", TouchWhenLoaded(marker)),
+            (
+                "inside",
+                {
+                    "format": "narformer_pyg.ArchitecturePredictor",
+                    "config": TouchWhenLoaded(marker),
+                },
+            ),
+        ):
+            torch.save(content, tmp_path / name)
+            (tmp_path / f"{name}.pkl").write_bytes(pickle.dumps(content))
+            for file in (tmp_path / name, tmp_path / f"{name}.pkl"):
+                with pytest.raises(CheckpointError, match="Cannot read 'path'"):
+                    ArchitecturePredictor.from_pretrained(file)
+        assert not marker.exists()
+        torch.load(tmp_path / "bare", weights_only=False)
+        assert marker.exists()  # it would have been
+
+    def test_damaged_files(self, tmp_path: Path) -> None:
+        file = create().save_pretrained(tmp_path)
+        content = file.read_bytes()
+        damaged = [content[: len(content) * k // 9] for k in range(9)] + [content[:-1]]
+        damaged += [b"some text\n", b"\x80\x02", b"PK\x03\x04", os.urandom(300)]
+        for content in damaged:
+            file.write_bytes(content)
+            with pytest.raises(CheckpointError, match="Cannot read 'path'"):
+                ArchitecturePredictor.from_pretrained(tmp_path)
+
+    @pytest.mark.parametrize(
+        "content",
+        [torch.nn.Linear(2, 2).state_dict(), {"format": "other"}, [1, 2], torch.ones(3), {}],
+    )
+    def test_foreign_files(self, content: Any, tmp_path: Path) -> None:
+        torch.save(content, tmp_path / "foreign.pt")
+        with pytest.raises(CheckpointError, match=r"written by 'Arch.*foreign.pt"):
+            ArchitecturePredictor.from_pretrained(tmp_path / "foreign.pt")
+
+    def test_missing_file(self, tmp_path: Path) -> None:
+        for path in (tmp_path, tmp_path / "absent", tmp_path / "absent.pt"):
+            with pytest.raises(FileNotFoundError, match=r"'predictor\.pt'"):
+                ArchitecturePredictor.from_pretrained(path)
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (
+                {"format_version": 2},
+                r"format version 1 or lower \(got 2 .*written by .*pip install",
+            ),
+            ({"format_version": None}, r"no valid format version \(None\)"),
+            ({"format_version": "1"}, r"no valid format version \('1'\)"),
+            ({"config": {}}, r"Cannot rebuild the predictor.*KeyError"),
+            ({"config": None}, r"Cannot rebuild the predictor.*TypeError"),
+            ({"state_dict": {}}, r"Cannot rebuild the predictor.*Missing key"),
+            ({"state_dict": None}, r"Cannot rebuild the predictor"),
+        ],
+    )
+    def test_changed_files(self, change: dict[str, Any], message: str, tmp_path: Path) -> None:
+        file = create().save_pretrained(tmp_path)
+        content = torch.load(file, weights_only=True)
+        torch.save({**content, **change}, file)
+        with pytest.raises(CheckpointError, match=f"(?s){message}"):
+            ArchitecturePredictor.from_pretrained(file)
+
+    @pytest.mark.parametrize(
+        ("part", "key", "value"),
+        [
+            ("model", "name", "unknown"),
+            ("model", "hidden_channels", 24),
+            ("model", "surplus", 1),
+            ("token_encoder", "name", "unknown"),
+            ("token_encoder", "num_frequencies", 5),
+        ],
+    )
+    def test_changed_config(self, part: str, key: str, value: Any, tmp_path: Path) -> None:
+        file = create().save_pretrained(tmp_path)
+        content = torch.load(file, weights_only=True)
+        content["config"][part][key] = value
+        torch.save(content, file)
+        with pytest.raises(CheckpointError, match="Cannot rebuild the predictor"):
+            ArchitecturePredictor.from_pretrained(file)
+
+    def test_interrupted_save(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        old, new = create(seed=0), create(seed=1)
+        file = old.save_pretrained(tmp_path)
+        before, save = file.read_bytes(), torch.save
+
+        def fail_halfway(content: Any, path: Any) -> None:
+            save(content, path)
+            complete = Path(path).read_bytes()
+            Path(path).write_bytes(complete[: len(complete) // 2])
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(torch, "save", fail_halfway)
+        with pytest.raises(OSError, match="No space left"):
+            new.save_pretrained(tmp_path)
+        monkeypatch.undo()
+        assert list(tmp_path.iterdir()) == [file]
+        assert file.read_bytes() == before
+        assert not torch.equal(new.predict(ARCH), old.predict(ARCH))
+        new.save_pretrained(tmp_path)
+        loaded = ArchitecturePredictor.from_pretrained(tmp_path)
+        assert torch.equal(loaded.predict(ARCH), new.predict(ARCH))
+
+    def test_folder_is_a_file(self, tmp_path: Path) -> None:
+        (tmp_path / "taken").write_text("text")
+        with pytest.raises(OSError, match="taken"):
+            create().save_pretrained(tmp_path / "taken")
+        assert (tmp_path / "taken").read_text() == "text"

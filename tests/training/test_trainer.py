@@ -1,0 +1,512 @@
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+from torch_geometric.data import Data
+
+from narformer_pyg.datasets import NASBench201
+from narformer_pyg.errors import CheckpointError
+from narformer_pyg.loader import DeviceLoader, PairedBatchSampler
+from narformer_pyg.nn import CellTokenEncoder
+from narformer_pyg.nn.models import ArchitecturePredictor, create_model
+from narformer_pyg.training import (
+    PAPER,
+    FitResult,
+    PredictorModule,
+    Recipe,
+    fit,
+    kendall_tau,
+    label_scale,
+    resolve_device,
+)
+from narformer_pyg.training.callbacks import ResumableCheckpoint
+from narformer_pyg.transforms import augment
+
+RECIPE = Recipe(
+    name="test",
+    epochs=6,
+    batch_size=4,
+    learning_rate=1e-3,
+    ranking_weight=0.1,
+    model={"hidden_channels": 16, "num_blocks": 2, "dropout": 0.1},
+)
+NONE = RECIPE
+FIRST = dataclasses.replace(RECIPE, consistency_weight=0.5, augmentation="first")
+RANDOM = dataclasses.replace(FIRST, augmentation="random", num_copies=2)
+
+
+@pytest.fixture(scope="module")
+def dataset() -> NASBench201:
+    return NASBench201(target="cifar10valid_valid_acc")
+
+
+@pytest.fixture
+def train_set(dataset: NASBench201) -> NASBench201:
+    return dataset[dataset.get_split(10, seed=1).train]
+
+
+def make_predictor(recipe: Recipe = RECIPE, seed: int = 0) -> ArchitecturePredictor:
+    torch.manual_seed(seed)
+    token_encoder = CellTokenEncoder()
+    model = create_model("narformer_v2", token_encoder.out_channels, **recipe.model)
+    return ArchitecturePredictor(token_encoder, model, scale=100.0)
+
+
+def run(
+    train_set: Any, recipe: Recipe = RECIPE, **kwargs: Any
+) -> tuple[ArchitecturePredictor, FitResult]:
+    predictor = make_predictor(recipe)
+    kwargs = {"device": "cpu", "progress": False, **kwargs}
+    return predictor, fit(predictor, train_set, recipe, **kwargs)
+
+
+def losses(result: FitResult) -> list[float]:
+    return [entry["loss"] for entry in result.history]
+
+
+def assert_equal_parameters(a: torch.nn.Module, b: torch.nn.Module) -> None:
+    state_a, state_b = a.state_dict(), b.state_dict()
+    assert state_a.keys() == state_b.keys()
+    for name, value in state_a.items():
+        assert torch.equal(value, state_b[name]), name
+
+
+class Stop(Exception):
+    """What interrupts a training in these tests."""
+
+
+class StopAt(Callback):
+    """Raises in the middle of an epoch."""
+
+    def __init__(self, epoch: int, batch_idx: int = 1, error: type[BaseException] = Stop) -> None:
+        self.epoch, self.batch_idx, self.error = epoch, batch_idx, error
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if (trainer.current_epoch, batch_idx) == (self.epoch, self.batch_idx):
+            raise self.error
+
+
+class Watch(Callback):
+    """Keeps the learning rate of every step and the parameters of every epoch."""
+
+    def __init__(self) -> None:
+        self.learning_rates: list[float] = []
+        self.states: list[dict[str, Tensor]] = []
+
+    def on_before_optimizer_step(
+        self, trainer: Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        self.learning_rates.append(optimizer.param_groups[0]["lr"])
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.end = trainer.optimizers[0].param_groups[0]["lr"]
+        self.states.append({k: v.clone() for k, v in pl_module.predictor.state_dict().items()})
+
+
+def test_memorizes_32_cells(dataset: NASBench201) -> None:
+    recipe = Recipe(
+        name="memorize",
+        epochs=150,
+        batch_size=16,
+        learning_rate=3e-3,
+        ranking_weight=1.0,
+        pairwise_weight=0.2,
+        pairwise_temperature=0.02,
+        model={"hidden_channels": 64, "num_blocks": 3, "dropout": 0.0},
+    )
+    cells = dataset[dataset.get_split(32, seed=0).train]
+    predictor, result = run(cells, recipe)
+    assert kendall_tau(predictor.predict(cells), cells.y) >= 0.95
+    assert losses(result)[-1] < losses(result)[0] / 3
+    assert result.epochs == len(result.history) == recipe.epochs
+    assert result.selected_epoch == recipe.epochs - 1
+    assert result.seconds > 0
+    assert not predictor.training
+
+
+@pytest.mark.parametrize("recipe", [NONE, RANDOM], ids=["none", "random"])
+def test_seed_decides_everything(train_set: NASBench201, recipe: Recipe) -> None:
+    predictor, result = run(train_set, recipe, seed=3)
+    torch.rand(5)  # whatever happened to the generator before
+    again, again_result = run(train_set, recipe, seed=3)
+    assert again_result.history == result.history
+    assert_equal_parameters(predictor, again)
+
+    _, other = run(train_set, recipe, seed=4)
+    assert losses(other)[0] != losses(result)[0]
+
+
+def test_list_of_graphs_equals_the_dataset(train_set: NASBench201) -> None:
+    predictor, result = run(train_set)
+    of_list, list_result = run([data.clone() for data in train_set])
+    assert list_result.history == result.history
+    assert_equal_parameters(predictor, of_list)
+
+
+@pytest.mark.parametrize("recipe", [NONE, FIRST, RANDOM], ids=["none", "first", "random"])
+def test_interrupted_and_resumed_run_is_exact(
+    dataset: NASBench201, train_set: NASBench201, recipe: Recipe, tmp_path: Path
+) -> None:
+    kwargs: dict[str, Any] = {
+        "val_set": dataset[100:120],
+        "select": "best",
+        "validate_every": 2,
+        "checkpoint_every_seconds": 0,
+    }
+    undisturbed, expected = run(train_set, recipe, checkpoint=tmp_path / "a.ckpt", **kwargs)
+
+    path = tmp_path / "b.ckpt"
+    with pytest.raises(Stop):
+        run(train_set, recipe, checkpoint=path, callbacks=[StopAt(3)], **kwargs)
+    torch.rand(7)
+    resumed, result = run(train_set, recipe, checkpoint=path, resume=path, **kwargs)
+
+    assert result.history == expected.history
+    assert [entry["epoch"] for entry in result.history] == list(range(recipe.epochs))
+    assert result.selected_epoch == expected.selected_epoch
+    assert_equal_parameters(undisturbed, resumed)
+
+
+def test_resuming_twice_and_after_the_end(train_set: NASBench201, tmp_path: Path) -> None:
+    path = tmp_path / "training.ckpt"
+    undisturbed, expected = run(train_set)
+    kwargs: dict[str, Any] = {"checkpoint": path, "checkpoint_every_seconds": 0}
+    with pytest.raises(Stop):
+        run(train_set, callbacks=[StopAt(1)], **kwargs)
+    with pytest.raises(Stop):
+        run(train_set, callbacks=[StopAt(4)], resume=path, **kwargs)
+    for _ in range(2):  # the second time there is nothing left to train
+        resumed, result = run(train_set, resume=path, **kwargs)
+        assert result.history == expected.history
+        assert_equal_parameters(undisturbed, resumed)
+
+
+def test_keyboard_interrupt_can_be_resumed(train_set: NASBench201, tmp_path: Path) -> None:
+    path = tmp_path / "training.ckpt"
+    undisturbed, expected = run(train_set)
+    kwargs: dict[str, Any] = {"checkpoint": path, "checkpoint_every_seconds": 0}
+    with pytest.raises(KeyboardInterrupt):
+        run(train_set, callbacks=[StopAt(2, error=KeyboardInterrupt)], **kwargs)
+    resumed, result = run(train_set, resume=path, **kwargs)
+    assert result.history == expected.history
+    assert_equal_parameters(undisturbed, resumed)
+
+
+def test_checkpoints_do_not_change_the_training(train_set: NASBench201, tmp_path: Path) -> None:
+    predictor, result = run(train_set)
+    saved, saved_result = run(
+        train_set, checkpoint=tmp_path / "training.ckpt", checkpoint_every_seconds=0
+    )
+    assert saved_result.history == result.history
+    assert_equal_parameters(predictor, saved)
+
+
+def test_validation_does_not_change_the_training(
+    dataset: NASBench201, train_set: NASBench201
+) -> None:
+    predictor, result = run(train_set)
+    validated, other = run(train_set, val_set=dataset[100:120], validate_every=1)
+    assert losses(other) == losses(result)
+    assert_equal_parameters(predictor, validated)
+
+
+def test_failed_save_leaves_the_old_checkpoint(
+    train_set: NASBench201, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "training.ckpt"
+    undisturbed, expected = run(train_set)
+    save = Trainer.save_checkpoint
+    contents: list[bytes] = []
+
+    def full_disk(self: Trainer, filepath: str | Path, *args: Any, **kwargs: Any) -> None:
+        if self.current_epoch == 3:
+            contents.append(path.read_bytes())
+            Path(filepath).write_bytes(b"half of a checkpoint")
+            raise OSError("No space left on device")
+        save(self, filepath, *args, **kwargs)
+
+    kwargs: dict[str, Any] = {"checkpoint": path, "checkpoint_every_seconds": 0}
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "save_checkpoint", full_disk)
+        with pytest.raises(OSError, match="No space left"):
+            run(train_set, **kwargs)
+    assert contents == [path.read_bytes()]
+    assert [file.name for file in tmp_path.iterdir()] == ["training.ckpt"]
+    resumed, result = run(train_set, resume=path, **kwargs)
+    assert result.history == expected.history
+    assert_equal_parameters(undisturbed, resumed)
+
+
+def test_time_between_checkpoints(
+    train_set: NASBench201, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    epochs: list[int] = []
+    save = Trainer.save_checkpoint
+
+    def count(self: Trainer, *args: Any, **kwargs: Any) -> None:
+        epochs.append(self.current_epoch)
+        save(self, *args, **kwargs)
+
+    monkeypatch.setattr(Trainer, "save_checkpoint", count)
+    path = tmp_path / "training.ckpt"
+    run(train_set, checkpoint=path, checkpoint_every_seconds=3600)
+    assert epochs == [RECIPE.epochs - 1]  # the last is always written
+    epochs.clear()
+    run(train_set, checkpoint=path, checkpoint_every_seconds=0)
+    assert epochs == list(range(RECIPE.epochs))
+    assert ResumableCheckpoint(path).every_seconds == 30.0
+
+
+def test_best_epoch_is_that_of_the_validation_tau(
+    dataset: NASBench201, train_set: NASBench201
+) -> None:
+    watch = Watch()
+    val_set = dataset[100:130]
+    # A learning rate that jumps about, so that the last epoch is not the best one.
+    recipe = dataclasses.replace(RECIPE, epochs=8, learning_rate=0.03)
+    predictor, result = run(
+        train_set, recipe, val_set=val_set, select="best", validate_every=2, callbacks=[watch]
+    )
+    validated = [entry["epoch"] for entry in result.history if "val_kendall_tau" in entry]
+    assert validated == [1, 3, 5, 7]
+    taus = {}
+    for epoch in (1, 3, 5, 7):
+        other = make_predictor(recipe)
+        other.load_state_dict(watch.states[epoch])
+        taus[epoch] = kendall_tau(other.predict(val_set), val_set.y)
+        assert result.history[epoch]["val_kendall_tau"] == pytest.approx(taus[epoch], abs=0.01)
+    assert result.selected_epoch == max(taus, key=taus.__getitem__)
+    for name, value in predictor.state_dict().items():
+        assert torch.equal(value, watch.states[result.selected_epoch][name])
+
+    last, last_result = run(
+        train_set, recipe, val_set=val_set, validate_every=2, callbacks=[watch_last := Watch()]
+    )
+    assert last_result.history == result.history
+    assert last_result.selected_epoch == 7
+    for name, value in last.state_dict().items():
+        assert torch.equal(value, watch_last.states[-1][name])
+    if result.selected_epoch == 7:
+        pytest.fail("the last epoch is the best one: the test shows nothing")
+
+
+def test_learning_rate_rises_and_falls(train_set: NASBench201) -> None:
+    watch = Watch()
+    recipe = dataclasses.replace(RECIPE, epochs=10, batch_size=5, learning_rate=2e-3, warmup=0.25)
+    run(train_set, recipe, callbacks=[watch])
+    # 2 batches in each of 10 epochs; 5 of these steps rise, 15 fall.
+    rise = [2e-3 * k / 5 for k in (1, 2, 3, 4, 5)]
+    fall = [2e-3 * k / 15 for k in range(15, 0, -1)]
+    assert watch.learning_rates == pytest.approx(rise + fall)
+    assert watch.end == 0.0
+
+
+@pytest.mark.parametrize("augmentation", ["first", "random"])
+def test_loss_of_the_paper(train_set: NASBench201, augmentation: Any) -> None:
+    recipe = dataclasses.replace(
+        PAPER, augmentation=augmentation, model={**RECIPE.model, "dropout": 0.0}
+    )
+    graphs = [train_set[i] for i in range(len(train_set))]
+    loader = DeviceLoader(
+        graphs + augment(graphs, 1, mode=augmentation, seed=0),
+        batch_sampler=PairedBatchSampler(len(graphs), 8, seed=0),
+    )
+    predictor = make_predictor(recipe).train()
+    module = PredictorModule(predictor, recipe, loader)
+    batch = next(iter(loader))
+    assert batch.num_graphs == 16
+
+    torch.manual_seed(5)
+    loss = module.training_step(batch, 0)
+
+    torch.manual_seed(5)
+    permutation = torch.randperm(16).tolist()
+    p = (predictor(batch)[:, 0] / 100.0).tolist()
+    y = (batch.y[:, 0] / 100.0).tolist()
+    assert y[:8] == y[8:]  # a copy has the label of its original
+    mse = sum((p[i] / y[i] - 1) ** 2 for i in range(16)) / 16
+    sr = sum(abs((p[i] - p[j]) - (y[i] - y[j])) for i, j in enumerate(permutation)) / 16
+    ac = sum(abs(p[i + 8] - p[i]) for i in range(8)) / 8
+    assert min(mse, sr, ac) > 1e-6
+    assert loss.item() == pytest.approx(mse + 0.1 * sr + 0.5 * ac, rel=1e-4)
+
+
+def test_loss_of_pairs(train_set: NASBench201) -> None:
+    recipe = dataclasses.replace(
+        RECIPE, mse_weight=0.5, ranking_weight=0.0, pairwise_weight=0.2, pairwise_temperature=0.1
+    )
+    loader = DeviceLoader(train_set, 4)
+    predictor = make_predictor(recipe).eval()  # no dropout
+    batch = next(iter(loader))
+    loss = PredictorModule(predictor, recipe, loader).training_step(batch, 0)
+    p, y = (predictor(batch)[:, 0] / 100).tolist(), (batch.y[:, 0] / 100).tolist()
+    mse = sum((a / b - 1) ** 2 for a, b in zip(p, y, strict=True)) / 4
+    pairs = [
+        math.log1p(math.exp(-(p[i] - p[j]) / 0.1))
+        for i, j in itertools.permutations(range(4), 2)
+        if y[i] > y[j]
+    ]
+    assert loss.item() == pytest.approx(0.5 * mse + 0.2 * sum(pairs) / len(pairs), rel=1e-4)
+
+
+def test_precision(train_set: NASBench201) -> None:
+    predictor, result = run(train_set, precision="bf16-mixed")
+    exact, exact_result = run(train_set)
+    assert all(parameter.dtype == torch.float32 for parameter in predictor.parameters())
+    assert all(math.isfinite(loss) for loss in losses(result))
+    assert losses(result) != losses(exact_result)
+    assert losses(result) == pytest.approx(losses(exact_result), rel=0.3)
+    prediction = predictor.predict(train_set)
+    torch.testing.assert_close(prediction, exact.predict(train_set), rtol=0.2, atol=0.0)
+
+
+def test_loss_that_is_no_number(train_set: NASBench201) -> None:
+    recipe = dataclasses.replace(RECIPE, learning_rate=1e30, warmup=0.0)
+    with pytest.raises(FloatingPointError, match=r"'learning_rate' \(it was 1e\+30\)"):
+        run(train_set, recipe)
+
+
+def test_label_scale() -> None:
+    assert label_scale("accuracy", torch.tensor([50.0, 60.0])) == 100.0
+    assert label_scale("latency", torch.tensor([2.0, 6.0])) == 4.0
+
+
+# Errors.
+
+
+def with_label(graphs: NASBench201, position: int, value: float) -> list[Data]:
+    listed = [data.clone() for data in graphs]
+    listed[position].y = torch.tensor([[value]])
+    return listed
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 0.0, -1.0])
+@pytest.mark.parametrize("argument", ["train_set", "val_set"])
+def test_wrong_label(train_set: NASBench201, argument: str, value: float) -> None:
+    wrong = with_label(train_set, 3, value)
+    kwargs = {"train_set": train_set, argument: wrong}
+    expected = (
+        rf"labels 'y' of '{argument}' to be finite and positive.*\(got \[{value}\] in graph 3"
+    )
+    with pytest.raises(ValueError, match=expected):
+        run(**kwargs)
+
+
+@pytest.mark.parametrize("position", [0, 4, 9])
+def test_unlabelled_graph(train_set: NASBench201, position: int) -> None:
+    graphs = [data.clone() for data in train_set]
+    del graphs[position].y
+    with pytest.raises(ValueError, match=r"'train_set' to have labels 'y'"):
+        run(graphs)
+
+
+def test_wrong_number_of_labels() -> None:
+    graphs = NASBench201(target=["cifar10_test_acc", "cifar100_test_acc"])[:5]
+    with pytest.raises(ValueError, match=r"'train_set' to have shape \[1, 1\].*\(got \[5, 2\] in"):
+        run(graphs)
+
+
+def test_empty_set(train_set: NASBench201) -> None:
+    with pytest.raises(ValueError, match=r"'train_set' to hold at least one graph \(got none\)"):
+        run([])
+    with pytest.raises(ValueError, match=r"'val_set' to hold at least one graph \(got none\)"):
+        run(train_set, val_set=[])
+
+
+def test_wrong_selection(train_set: NASBench201) -> None:
+    with pytest.raises(ValueError, match=r"'select' to be 'last' or 'best' \(got 'first'\)"):
+        run(train_set, select="first")
+    with pytest.raises(ValueError, match=r"'val_set' to be given with select='best'.*got None"):
+        run(train_set, select="best")
+
+
+@pytest.mark.parametrize("device", ["tpu", "cpuu", "mps", "meta", "", "cuda:x"])
+def test_unknown_device(train_set: NASBench201, device: str) -> None:
+    with pytest.raises(ValueError, match=rf"'auto', 'cpu', 'cuda' or 'cuda:N' \(got '{device}'\)"):
+        run(train_set, device=device)
+
+
+def test_device_without_cuda(train_set: NASBench201, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert resolve_device("auto") == resolve_device("cpu") == torch.device("cpu")
+    for device in ("cuda", "cuda:1"):
+        with pytest.raises(ValueError, match=rf"'device' to be available \(got '{device}'.*sees 0"):
+            run(train_set, device=device)
+
+
+def foreign_checkpoint(path: Path) -> None:
+    torch.save({"state_dict": {}, "epoch": 3}, path)
+
+
+def predictor_file(path: Path) -> None:
+    make_predictor().save_pretrained(path.parent).rename(path)
+
+
+def empty(path: Path) -> None:
+    path.touch()
+
+
+def text(path: Path) -> None:
+    path.write_text("epoch,loss\n0,1.0\n")
+
+
+def bare_tensor(path: Path) -> None:
+    torch.save(torch.ones(3), path)
+
+
+@pytest.mark.parametrize("write", [foreign_checkpoint, predictor_file, empty, text, bare_tensor])
+def test_resume_from_a_foreign_file(
+    train_set: NASBench201, tmp_path: Path, write: Callable[[Path], None]
+) -> None:
+    path = tmp_path / "training.ckpt"
+    write(path)
+    with pytest.raises(CheckpointError, match=r"'resume'.*training\.ckpt.*without 'resume'"):
+        run(train_set, resume=path)
+
+
+def test_resume_from_a_missing_file(train_set: NASBench201, tmp_path: Path) -> None:
+    for path in (tmp_path / "none.ckpt", tmp_path):
+        with pytest.raises(FileNotFoundError, match=r"Expected 'resume' to be .*\(got '"):
+            run(train_set, resume=path)
+
+
+def test_resume_from_a_damaged_file(train_set: NASBench201, tmp_path: Path) -> None:
+    path = tmp_path / "training.ckpt"
+    run(train_set, checkpoint=path)
+    content = path.read_bytes()
+    middle = len(content) // 2
+    for damaged in (content[:middle], content[:100], b"\0" * 200 + content[200:]):
+        path.write_bytes(damaged)
+        with pytest.raises(CheckpointError, match="'resume'"):
+            run(train_set, resume=path)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"learning_rate": 2e-3}, r"learning_rate: 0\.001 there, 0\.002 here"),
+        ({"epochs": 7}, "epochs: 6 there, 7 here"),
+        ({"model": {**RECIPE.model, "num_blocks": 3}}, "model: .*'num_blocks': 2.*there"),
+    ],
+)
+def test_resume_with_another_recipe(
+    train_set: NASBench201, tmp_path: Path, change: dict[str, Any], expected: str
+) -> None:
+    path = tmp_path / "training.ckpt"
+    with pytest.raises(Stop):
+        run(train_set, checkpoint=path, checkpoint_every_seconds=0, callbacks=[StopAt(1)])
+    with pytest.raises(CheckpointError, match=rf"'resume' to be of the same recipe .*{expected}"):
+        run(train_set, dataclasses.replace(RECIPE, **change), resume=path)
