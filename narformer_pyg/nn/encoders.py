@@ -91,8 +91,9 @@ class CellTokenEncoder(torch.nn.Module):
         op = _look_up(self.operations, data, "op", "num_operations")
         return torch.cat([op, _look_up(self.positions, data, "position", "num_positions")], dim=-1)
 
-    def encode_static(self, data: Data) -> None:
+    def encode_static(self, data: Data) -> Tensor | None:
         r"""Returns :obj:`None`: cells have no graph features."""
+        return None
 
     def __repr__(self) -> str:
         arguments = ", ".join(f"{name}={value}" for name, value in self.config.items())

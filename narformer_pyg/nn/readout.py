@@ -76,7 +76,7 @@ class FusionReadout(torch.nn.Module):
         return f"{self.__class__.__name__}({self.channels}, num_blocks={self.num_blocks})"
 
 
-def create_readout(name: str, channels: int, num_blocks: int) -> torch.nn.Module:
+def create_readout(name: str, channels: int, num_blocks: int) -> SumReadout | FusionReadout:
     """Creates the readout called ``name``: ``"fusion"``, ``"sum"`` or ``"mean"``."""
     if name == "fusion":
         return FusionReadout(channels, num_blocks)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -92,7 +92,7 @@ class NARFormerV2(GraphRegressor):
         r"""Resets all learnable parameters of the module."""
         super().reset_parameters()
         for block in self.blocks:
-            block.reset_parameters()
+            cast(NARFormerV2Block, block).reset_parameters()
 
     def encode(self, x: Tensor, edge_index: Adj) -> list[Tensor]:
         r"""Returns the node states :math:`(|V|, F)` after every block."""
