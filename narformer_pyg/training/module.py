@@ -86,12 +86,13 @@ class PredictorModule(LightningModule):
 
     def configure_optimizers(self) -> dict[str, Any]:
         """Adam with a linear warm-up and a linear decay to zero, per step (PAPER: section 4)."""
+        # A fused step unscales mixed-precision gradients itself: too late for clipping them.
+        clips_scaled = self.recipe.gradient_clip > 0 and "mixed" in str(self.trainer.precision)
         optimizer = torch.optim.AdamW(
             self.predictor.parameters(),
             lr=self.recipe.learning_rate,
             weight_decay=self.recipe.weight_decay,
-            # A fused step would unscale float16 gradients after they have been clipped.
-            fused=self.trainer.precision != "16-mixed",
+            fused=not clips_scaled,
         )
         total = max(int(self.trainer.estimated_stepping_batches), 1)
         warmup = max(round(self.recipe.warmup * total), 1)
@@ -111,9 +112,9 @@ class PredictorModule(LightningModule):
         """Restores the random number generators of a resumed run."""
         self._clock = time.perf_counter()
         if self._random_state is not None:
-            torch.set_rng_state(self._random_state["cpu"])
+            torch.set_rng_state(self._random_state["cpu"].cpu())
             if self.device.type == "cuda" and "cuda" in self._random_state:
-                torch.cuda.set_rng_state(self._random_state["cuda"], self.device)
+                torch.cuda.set_rng_state(self._random_state["cuda"].cpu(), self.device)
             self._random_state = None
 
     def on_train_epoch_end(self) -> None:

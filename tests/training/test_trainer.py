@@ -372,6 +372,15 @@ def test_precision(train_set: NASBench201) -> None:
     torch.testing.assert_close(prediction, exact.predict(train_set), rtol=0.2, atol=0.0)
 
 
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_gradient_clipping(train_set: NASBench201, precision: str) -> None:
+    clipped = dataclasses.replace(RECIPE, gradient_clip=1e-3)
+    _, result = run(train_set, clipped, precision=precision)
+    _, free = run(train_set, precision=precision)
+    assert losses(result)[-1] != losses(free)[-1]
+    assert all(math.isfinite(loss) for loss in losses(result))
+
+
 def test_loss_that_is_no_number(train_set: NASBench201) -> None:
     recipe = dataclasses.replace(RECIPE, learning_rate=1e30, warmup=0.0)
     with pytest.raises(FloatingPointError, match=r"'learning_rate' \(it was 1e\+30\)"):
