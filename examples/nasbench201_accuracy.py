@@ -6,8 +6,7 @@ r"""Predicts the accuracy of all 15,625 cells of NAS-Bench-201 from a few hundre
 
 NAR-Former V2 is trained on the CIFAR-10 validation accuracy of 781 cells (5 % of the space) and
 tested on the CIFAR-10 test accuracy of every cell, as in the supplement of the paper, Table 3. The
-labels are inside the package. The README's table holds the results of these commands with the seeds
-0, 1 and 2.
+labels are inside the package. benchmarks/README.md holds the results of the first two commands.
 """
 
 from __future__ import annotations
@@ -133,7 +132,15 @@ def main() -> None:
     """Trains, tests and writes the results."""
     args = parse_args()
     if args.threads is not None:
+        if args.threads < 1:
+            raise ValueError(f"Expected '--threads' to be a positive integer (got {args.threads})")
         torch.set_num_threads(args.threads)
+    if args.select == "best" and args.val_size == 0:
+        raise ValueError(
+            "Expected '--val_size' to be positive with '--select best', since epochs are chosen on "
+            "validation cells (got 0)"
+        )
+    device = resolve_device(args.device)
 
     # What to train on, and how:
     dataset = NASBench201(target=args.target)
@@ -158,22 +165,25 @@ def main() -> None:
           f"{args.train_size} cells, recipe '{recipe.name}', {recipe.epochs} epochs.")  # fmt: skip
 
     checkpoint = out / "training.ckpt"
-    result = fit(
-        predictor,
-        dataset[split.train],
-        recipe,
-        val_set=dataset[split.val] if args.val_size > 0 else None,
-        select=args.select,
-        seed=args.seed,
-        device=args.device,
-        precision=args.precision,
-        checkpoint=checkpoint,
-        resume=checkpoint if args.resume else None,
-    )
+    try:
+        result = fit(
+            predictor,
+            dataset[split.train],
+            recipe,
+            val_set=dataset[split.val] if args.val_size > 0 else None,
+            select=args.select,
+            seed=args.seed,
+            device=args.device,
+            precision=args.precision,
+            checkpoint=checkpoint,
+            resume=checkpoint if args.resume and checkpoint.is_file() else None,
+        )
+    except KeyboardInterrupt:
+        sys.exit(f"Interrupted; run the same command with '--resume --out {out}' to go on.")
     predictor.save_pretrained(out)
 
     # How good it is on all cells, and on those whose labels it has not seen:
-    prediction = predictor.predict(dataset, device=resolve_device(args.device))[:, 0]
+    prediction = predictor.predict(dataset, device=device)[:, 0]
     labels = dataset.labels(test_target)
     test = split.test[labels[split.test].isfinite()]
     metrics = {"all cells": all_metrics(prediction[test], labels[test])}
@@ -244,49 +254,63 @@ def prepare_folder(args: argparse.Namespace, test_target: str) -> Path:
     ignored = {"out", "resume", "threads", "device"}
     settings = {k: v for k, v in vars(args).items() if k not in ignored}
     settings["test_target"] = test_target
-    out = args.out
-    if out is None:
-        name = f"nasbench201_{args.target}_{args.model}_{args.recipe}"
-        base = Path("runs") / f"{name}_{args.train_size}_seed{args.seed}"
-        out, number = base, 2
-        while out.exists() and not args.resume:
-            out, number = base.with_name(f"{base.name}_{number}"), number + 1
+    out = args.out or default_folder(args)
     file = out / "settings.json"
 
     if args.resume:
-        if not (out / "training.ckpt").is_file():
-            raise SystemExit(
-                f"Expected '--out' to hold the 'training.ckpt' of an interrupted run (got {out}); "
-                "start without '--resume'"
-            )
-        earlier = json.loads(file.read_text("utf-8"))
-        changed = [f"{k}: {earlier.get(k)} there, {v} here" for k, v in settings.items()
-                   if earlier.get(k) != v]  # fmt: skip
+        try:
+            earlier = json.loads(file.read_text("utf-8"))
+            changed = [f"{k}: {earlier.get(k)} there, {v} here" for k, v in settings.items()
+                       if earlier.get(k) != v]  # fmt: skip
+        except (OSError, ValueError, AttributeError) as error:
+            raise ValueError(
+                "Expected '--out' to hold the 'settings.json' and 'training.ckpt' of an "
+                f"interrupted run (got {out}: {type(error).__name__}); start without '--resume'"
+            ) from error
         if changed:
-            raise SystemExit(
+            raise ValueError(
                 f"Expected '--resume' to have the arguments of the run in {out} "
                 f"(got {'; '.join(changed)})"
             )
         return out
 
-    if file.exists():
-        raise SystemExit(
+    if any((out / name).exists() for name in ("training.ckpt", "metrics.json")):
+        raise ValueError(
             f"Expected '--out' to be a new folder (got {out}, which holds an earlier run); pass "
             "'--resume' to go on with it, or another folder"
         )
     try:
         write_json(file, settings)
     except OSError as error:
-        raise SystemExit(
+        raise ValueError(
             f"Expected '--out' to be a folder that can be written (got {out}: {error.strerror})"
         ) from error
     return out
 
 
+def default_folder(args: argparse.Namespace) -> Path:
+    """Names a new folder under runs/ or, to resume, the last one of an interrupted run."""
+    name = f"nasbench201_{args.target}_{args.model}_{args.recipe}"
+    base = Path("runs") / f"{name}_{args.train_size}_seed{args.seed}"
+    taken, number = [], 1
+    while (out := base if number == 1 else base.with_name(f"{base.name}_{number}")).exists():
+        taken.append(out)
+        number += 1
+    if not args.resume:
+        return out
+    interrupted = [out for out in taken if not (out / "metrics.json").exists()]
+    if not interrupted:
+        raise ValueError(
+            f"Expected '--out' to name the folder of an interrupted run (got none, and {base} "
+            "holds no such run); start without '--resume'"
+        )
+    return interrupted[-1]
+
+
 if __name__ == "__main__":
     try:
         main()
-    except (ValueError, FileNotFoundError, FloatingPointError) as error:
+    except (ValueError, OSError, FloatingPointError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
     except KeyboardInterrupt:
-        sys.exit("Interrupted; run the same command with '--resume' to go on.")
+        sys.exit("Interrupted.")

@@ -37,6 +37,14 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def check_folder(path: str | os.PathLike[str]) -> None:
+    """Raises an :class:`OSError` now if a file at ``path`` could not be written later."""
+    parent = Path(path).parent
+    parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=parent):
+        pass
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

@@ -13,12 +13,13 @@ import narformer_pyg
 PACKAGE = Path(narformer_pyg.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-# What each room may import, besides itself. `errors`, `_files` and the version are for everybody.
-BASE = {"", "errors", "_files"}
+# What each room may import, besides itself. Those of BASE are for everybody.
+BASE = {"", "errors", "_files", "_checks"}
 ALLOWED = {
     "": set(),
     "errors": set(),
     "_files": set(),
+    "_checks": set(),
     "spaces": BASE,
     "convert": BASE | {"spaces"},
     "loader": BASE,

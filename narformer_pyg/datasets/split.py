@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from narformer_pyg._checks import check_seed
 from narformer_pyg._files import atomic_write
 
 _PARTS = ("train", "val", "test")
@@ -137,8 +138,7 @@ def draw_split(candidates: Tensor, train_size: int, val_size: int, seed: int) ->
             f"Expected 'val_size' to be between 0 and {num - train_size}, the graphs that "
             f"'train_size' leaves (got {val_size})"
         )
-    if seed < 0:
-        raise ValueError(f"Expected 'seed' to be at least 0 (got {seed})")
+    check_seed(seed)
     # One permutation for both sets: the training set does not depend on the validation set.
     order = torch.from_numpy(np.random.default_rng(seed).permutation(num))
     return Split(

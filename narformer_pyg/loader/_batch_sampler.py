@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from numbers import Integral
 from typing import Any
 
 import torch
 from torch import Tensor
 
-
-def check_count(name: str, value: Any) -> int:
-    """Returns :obj:`value` as an integer, or raises if it is not a positive whole number."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-        raise ValueError(f"Expected '{name}' to be a positive integer (got {value!r})")
-    return int(value)
+from narformer_pyg._checks import check_integer, check_seed
 
 
 def check_flag(name: str, value: Any) -> bool:
@@ -56,8 +50,8 @@ class ResumableBatchSampler:
         generator: torch.Generator | None = None,
         seed: int | None = None,
     ) -> None:
-        self.num_graphs = check_count("num_graphs", num_graphs)
-        self.batch_size = check_count("batch_size", batch_size)
+        self.num_graphs = check_integer("num_graphs", num_graphs)
+        self.batch_size = check_integer("batch_size", batch_size)
         self.shuffle = check_flag("shuffle", shuffle)
         self.drop_last = check_flag("drop_last", drop_last)
         if self.drop_last and self.batch_size > self.num_graphs:
@@ -145,6 +139,4 @@ def _make_generator(generator: torch.Generator | None, seed: int | None) -> torc
         return generator
     if seed is None:
         seed = int(torch.empty((), dtype=torch.int64).random_())
-    elif isinstance(seed, bool) or not isinstance(seed, Integral):
-        raise ValueError(f"Expected 'seed' to be an integer (got {seed!r})")
-    return torch.Generator().manual_seed(int(seed))
+    return torch.Generator().manual_seed(check_seed(seed))

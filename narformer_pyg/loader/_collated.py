@@ -89,6 +89,8 @@ class CollatedGraphs:
 
         num_nodes = _num_nodes(data, slices, num_all, graph)
         self._nodes = None if num_nodes is None else self._layout(num_nodes[graphs])
+        if "edge_index" in keys and num_nodes is not None:
+            _check_edges(data.edge_index, slices["edge_index"], num_nodes, graphs)
         self._has_num_nodes = hasattr(data._store, "_num_nodes")
 
         if device is None:
@@ -232,6 +234,22 @@ def _check_attribute(key: str, value: Any, slices: Any) -> None:
         raise ValueError(
             f"Expected attribute '{key}' to be a dense tensor, a number or an object that batches "
             f"collect in a list (got {kind}); remove it or use PyG's DataLoader"
+        )
+
+
+def _check_edges(edge_index: Tensor, slices: Tensor, num_nodes: Tensor, graphs: Tensor) -> None:
+    """Raises if an edge leaves its graph: in a batch it would end at a node of another one."""
+    if edge_index.dim() != 2 or edge_index.is_floating_point() or edge_index.numel() == 0:
+        return  # the layers say what is wrong with it
+    limit = num_nodes.repeat_interleave(slices.diff()).to(edge_index.device)  # [num_edges]
+    wrong = ((edge_index < 0) | (edge_index >= limit)).any(dim=0).nonzero().flatten().cpu()
+    owner = torch.searchsorted(slices, wrong, right=True) - 1
+    used = torch.isin(owner, graphs)
+    if used.any():
+        edge, graph = int(wrong[used][0]), int(owner[used][0])
+        raise ValueError(
+            f"Expected 'edge_index' of graph {graph} to name nodes from 0 to "
+            f"{int(num_nodes[graph]) - 1} (got the edge {edge_index[:, edge].tolist()})"
         )
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from narformer_pyg.loader._batch_sampler import ResumableBatchSampler, check_count
+from narformer_pyg._checks import check_integer
+from narformer_pyg.loader._batch_sampler import ResumableBatchSampler
 
 
 class PairedBatchSampler(ResumableBatchSampler):
@@ -54,7 +55,7 @@ class PairedBatchSampler(ResumableBatchSampler):
         generator: torch.Generator | None = None,
         seed: int | None = None,
     ) -> None:
-        self.num_copies = check_count("num_copies", num_copies)
+        self.num_copies = check_integer("num_copies", num_copies)
         super().__init__(num_graphs, batch_size, shuffle, drop_last, generator, seed)
 
     def _epoch(self) -> list[Tensor]:

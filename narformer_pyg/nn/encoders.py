@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
+from narformer_pyg._checks import check_integer
+
 
 def nerf_code(value: Tensor, num_frequencies: int = 32) -> Tensor:
     r"""The sinusoidal code of the paper for operations and positions.
@@ -51,6 +53,9 @@ class CellTokenEncoder(torch.nn.Module):
         - **output:** node codes :math:`(|\mathcal{V}|, 4L)`
     """
 
+    #: The attributes of a graph that are read.
+    tokens = ("op", "position")
+
     operations: Tensor
     positions: Tensor
 
@@ -64,8 +69,7 @@ class CellTokenEncoder(torch.nn.Module):
             "num_frequencies": num_frequencies,
         }
         for name, value in self.config.items():
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"Expected '{name}' to be a positive integer (got {value!r})")
+            check_integer(name, value)
         # Not in the state dict: the configuration says it all.
         for name, size in (("operations", num_operations), ("positions", num_positions)):
             table = nerf_code(torch.arange(size), num_frequencies).float()

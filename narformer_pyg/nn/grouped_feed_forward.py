@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from narformer_pyg._checks import check_integer
 from narformer_pyg.nn.dropout import dropout
 from narformer_pyg.nn.grouped_linear import GroupedLinear, merge_groups, split_groups
 
@@ -36,6 +37,7 @@ class GroupedFeedForward(torch.nn.Module):
         self, channels: int, ratio: int = 4, num_groups: int = 8, dropout: float = 0.05
     ) -> None:
         super().__init__()
+        check_integer("ratio", ratio)
         self.channels = channels
         self.num_groups = num_groups
         self.dropout = dropout
@@ -51,6 +53,11 @@ class GroupedFeedForward(torch.nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         r"""Maps features :math:`(*, F)` to :math:`(*, F)`."""
+        if x.size(-1) != self.channels:
+            raise ValueError(
+                f"Expected the last dimension of 'x' to be {self.channels} "
+                f"(got shape {list(x.shape)})"
+            )
         groups = split_groups(x, self.num_groups)  # [num_groups, num_nodes, channels / num_groups]
         groups = self.norm_1(self.lin_1.forward_groups(groups)).relu()
         groups = dropout(groups, self.dropout, self.training)

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from narformer_pyg._checks import check_integer
+
 
 class GroupedLinear(torch.nn.Module):
     r"""A linear transformation of contiguous groups of features, each by a matrix of its own.
@@ -33,8 +35,10 @@ class GroupedLinear(torch.nn.Module):
         self, in_channels: int, out_channels: int, num_groups: int = 8, bias: bool = True
     ) -> None:
         super().__init__()
+        check_integer("num_groups", num_groups)
         for name, value in (("in_channels", in_channels), ("out_channels", out_channels)):
-            if num_groups < 1 or value % num_groups != 0:
+            check_integer(name, value)
+            if value % num_groups != 0:
                 raise ValueError(
                     f"Expected 'num_groups' to divide '{name}' (got {num_groups} and {value})"
                 )

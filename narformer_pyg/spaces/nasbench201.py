@@ -328,7 +328,7 @@ def _expression(operations: tuple[str, ...]) -> str:
 def _check_operation(operation: object) -> str:
     if operation not in OPERATIONS:
         raise ConversionError(
-            f"Expected an operation to be among {', '.join(OPERATIONS)} (got {operation!r})"
+            f"Expected 'operations' to be among {', '.join(OPERATIONS)} (got {operation!r})"
         )
     return str(operation)
 

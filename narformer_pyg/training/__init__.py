@@ -10,10 +10,11 @@ except ModuleNotFoundError as error:
         "'pip install \"narformer-pyg[train]\"'"
     ) from error
 
+from narformer_pyg._checks import resolve_device
 from narformer_pyg.training.metrics import acc_within, all_metrics, kendall_tau, mape, spearman
 from narformer_pyg.training.module import PredictorModule
 from narformer_pyg.training.recipes import PAPER, QUICK, RECIPES, Recipe, get_recipe
-from narformer_pyg.training.trainer import FitResult, fit, label_scale, resolve_device
+from narformer_pyg.training.trainer import FitResult, fit, label_scale
 
 __all__ = [
     "PAPER",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from typing import Any
@@ -62,15 +63,15 @@ class ResumableCheckpoint(Checkpoint):
 
     Args:
         path (str or os.PathLike): The file.
-        every_seconds (float, optional): Seconds between two states; the last epoch is always
-            written. (default: :obj:`30.0`)
+        every_seconds (float, optional): Seconds between two states; the first and the last epoch
+            are always written. (default: :obj:`30.0`)
     """
 
     def __init__(self, path: str | os.PathLike[str], every_seconds: float = 30.0) -> None:
         super().__init__()
         self.path = path
         self.every_seconds = every_seconds
-        self._last = time.monotonic()
+        self._last = -math.inf
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves, unless the last time was a moment ago."""

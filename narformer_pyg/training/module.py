@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -33,21 +34,31 @@ class PredictorModule(LightningModule):
         recipe (Recipe): How.
         loader (DeviceLoader): The training batches; with :obj:`recipe.augmentation` those of a
             :class:`~narformer_pyg.loader.PairedBatchSampler`.
+        identity (dict, optional): What tells this training from others; written to its
+            checkpoints. (default: :obj:`None`)
         select_best (bool, optional): Whether :attr:`best_state` keeps the parameters with the best
-            Kendall's tau on the validation graphs. (default: :obj:`False`)
+            Kendall's tau on the validation graphs, the mean over the targets.
+            (default: :obj:`False`)
     """
+
+    #: What :meth:`on_save_checkpoint` adds to a checkpoint.
+    STATE = frozenset(
+        {"identity", "random_state", "loader", "history", "best_state", "best_tau", "seconds"}
+    )
 
     def __init__(
         self,
         predictor: ArchitecturePredictor,
         recipe: Recipe,
         loader: DeviceLoader,
+        identity: Mapping[str, Any] | None = None,
         select_best: bool = False,
     ) -> None:
         super().__init__()
         self.predictor = predictor
         self.recipe = recipe
         self.loader = loader
+        self.identity = dict(identity or {})
         self.select_best = select_best
         #: One entry per epoch: epoch, loss, and validation metrics where they were computed.
         self.history: list[dict[str, float]] = []
@@ -85,7 +96,7 @@ class PredictorModule(LightningModule):
         self._val_outputs.append((self.predictor(batch).float().cpu(), batch.y.cpu()))
 
     def configure_optimizers(self) -> dict[str, Any]:
-        """Adam with a linear warm-up and a linear decay to zero, per step (PAPER: section 4)."""
+        """Adam; a linear warm-up, then a linear decay to zero, per step (authors' release)."""
         # A fused step unscales mixed-precision gradients itself: too late for clipping them.
         clips_scaled = self.recipe.gradient_clip > 0 and "mixed" in str(self.trainer.precision)
         optimizer = torch.optim.AdamW(
@@ -137,13 +148,15 @@ class PredictorModule(LightningModule):
     def _validate(self) -> dict[str, float]:
         prediction, target = (torch.cat(part) for part in zip(*self._val_outputs, strict=True))
         self._val_outputs.clear()
-        tau = kendall_tau(prediction[:, 0], target[:, 0])
+        num_targets = range(target.size(1))
+        tau = _mean([kendall_tau(prediction[:, i], target[:, i]) for i in num_targets])
         if self.select_best and tau > self.best_tau:
             self.best_tau = tau
             self.best_state = {
                 k: v.detach().cpu().clone() for k, v in self.predictor.state_dict().items()
             }
-        return {"val_kendall_tau": tau, "val_mape": mape(prediction[:, 0], target[:, 0])}
+        errors = [mape(prediction[:, i], target[:, i]) for i in num_targets]
+        return {"val_kendall_tau": tau, "val_mape": _mean(errors)}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds everything that a resumed run needs to equal an undisturbed one."""
@@ -151,7 +164,7 @@ class PredictorModule(LightningModule):
         if self.device.type == "cuda":
             random_state["cuda"] = torch.cuda.get_rng_state(self.device)
         checkpoint["narformer_pyg"] = {
-            "recipe": self.recipe.to_dict(),
+            "identity": self.identity,
             "random_state": random_state,
             "loader": self.loader.state_dict(),
             "history": self.history,
@@ -169,3 +182,7 @@ class PredictorModule(LightningModule):
         self.best_state = state["best_state"]
         self.best_tau = state["best_tau"]
         self.seconds = state["seconds"]
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)

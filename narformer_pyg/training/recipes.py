@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields
+from math import isfinite
 from typing import Any, Literal
+
+from narformer_pyg._checks import check_integer
 
 
 @dataclass(frozen=True)
@@ -51,9 +54,11 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "num_copies"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"Expected '{name}' to be a positive integer (got {value!r})")
+            check_integer(name, getattr(self, name))
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if item.type == "float" and not (isinstance(value, (int, float)) and isfinite(value)):
+                raise ValueError(f"Expected '{item.name}' to be a finite number (got {value!r})")
         if not self.learning_rate > 0:
             raise ValueError(f"Expected 'learning_rate' to be positive (got {self.learning_rate})")
         if not 0.0 <= self.warmup < 1.0:

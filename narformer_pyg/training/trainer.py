@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import signal
@@ -17,9 +18,12 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from torch_geometric.data import Data, InMemoryDataset
 
+from narformer_pyg._checks import check_integer, check_seed, resolve_device
+from narformer_pyg._files import check_folder
 from narformer_pyg.errors import CheckpointError
 from narformer_pyg.loader import DeviceLoader, PairedBatchSampler
 from narformer_pyg.nn.models import ArchitecturePredictor
+from narformer_pyg.nn.models.checkpoint_file import read_checkpoint
 from narformer_pyg.training.callbacks import EpochProgressBar, ResumableCheckpoint
 from narformer_pyg.training.module import PredictorModule
 from narformer_pyg.training.recipes import Recipe
@@ -109,8 +113,9 @@ def fit(
 
     Raises:
         ValueError: If labels are missing, not finite or not positive, or an argument is wrong.
-        CheckpointError: If :obj:`resume` is damaged or of another recipe.
-        FloatingPointError: If the loss is no longer a number.
+        CheckpointError: If :obj:`resume` is damaged or of another training.
+        FloatingPointError: If the loss is no longer a number, or no epoch can be selected.
+        OSError: If :obj:`checkpoint` cannot be written.
     """
     if select not in ("last", "best"):
         raise ValueError(f"Expected 'select' to be 'last' or 'best' (got {select!r})")
@@ -119,16 +124,30 @@ def fit(
             "Expected 'val_set' to be given with select='best': epochs are chosen on validation "
             "labels (got None)"
         )
-    check_labels("train_set", train_set, predictor.model.out_channels)
+    check_integer("validate_every", validate_every)
+    check_seed(seed)
+    labels = check_labels("train_set", train_set, predictor.model.out_channels)
     if val_set is not None:
-        check_labels("val_set", val_set, predictor.model.out_channels)
-
+        val_labels = check_labels("val_set", val_set, predictor.model.out_channels)
+        if (val_labels == val_labels[0]).all(dim=0).any():
+            raise ValueError(
+                "Expected 'val_set' to have at least two different labels of each target, since "
+                f"their order is what is validated (got {len(val_labels)} equal ones)"
+            )
     target_device = resolve_device(device)
+    if precision == "16-mixed" and target_device.type == "cpu":
+        raise ValueError(
+            "Expected 'precision' to be '32-true' or 'bf16-mixed' on the CPU (got '16-mixed')"
+        )
+    if checkpoint is not None:
+        check_folder(checkpoint)
     torch.manual_seed(seed)
+    identity = _identity(predictor, labels, recipe, seed, precision)
     module = PredictorModule(
         predictor,
         recipe,
         _training_loader(train_set, recipe, seed, target_device),
+        identity,
         select_best=select == "best",
     )
     # Seeded, since a loader without a seed draws one and would shift the dropout of the training.
@@ -140,7 +159,7 @@ def fit(
         all_callbacks.append(EpochProgressBar())
     if checkpoint is not None:
         all_callbacks.append(ResumableCheckpoint(checkpoint, checkpoint_every_seconds))
-    state_file = None if resume is None else _check_resume(resume, recipe)
+    state_file = None if resume is None else _check_resume(resume, identity)
 
     with _quiet_lightning():
         trainer = Trainer(
@@ -148,7 +167,7 @@ def fit(
             devices=1 if target_device.index is None else [target_device.index],
             precision=precision,
             max_epochs=recipe.epochs,
-            check_val_every_n_epoch=validate_every,
+            check_val_every_n_epoch=min(validate_every, recipe.epochs),
             gradient_clip_val=recipe.gradient_clip or None,
             callbacks=all_callbacks,
             logger=trainer_kwargs.pop("logger", False),
@@ -173,53 +192,31 @@ def fit(
         predictor.load_state_dict(module.best_state)
         taus = [entry.get("val_kendall_tau", -float("inf")) for entry in module.history]
         selected = taus.index(module.best_tau)
+    elif select == "best":
+        raise FloatingPointError(
+            "No epoch could be selected, since the predictions of 'val_set' were all equal in "
+            "every one; train longer or use select='last'"
+        )
     predictor.to("cpu").eval()
     return FitResult(module.history, module.seconds, len(module.history), selected)
 
 
-def resolve_device(device: str) -> torch.device:
-    """Returns the device called ``device``; ``"auto"`` is the first GPU, or the CPU without one.
-
-    Raises:
-        ValueError: If there is no such device.
-    """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        parsed = torch.device(device)
-    except RuntimeError:
-        parsed = torch.device("meta")
-    if parsed.type not in ("cpu", "cuda"):
-        raise ValueError(
-            f"Expected 'device' to be 'auto', 'cpu', 'cuda' or 'cuda:N' (got {device!r})"
-        )
-    if parsed.type == "cpu":
-        return parsed
-    index = parsed.index or 0
-    if index >= torch.cuda.device_count():
-        raise ValueError(
-            f"Expected 'device' to be available (got {device!r}, but PyTorch {torch.__version__} "
-            f"sees {torch.cuda.device_count()} CUDA devices); use 'cpu'"
-        )
-    return torch.device("cuda", index)
-
-
-def check_labels(argument: str, graphs: Graphs, num_targets: int) -> None:
-    """Raises a :class:`ValueError` unless every graph has ``num_targets`` positive labels."""
+def check_labels(argument: str, graphs: Graphs, num_targets: int) -> Tensor:
+    """Returns the labels of all graphs, or raises unless each has ``num_targets`` positive ones."""
     if len(graphs) == 0:
         raise ValueError(f"Expected '{argument}' to hold at least one graph (got none)")
-    missing = [i for i, data in enumerate(graphs) if "y" not in data]
-    if missing:
-        raise ValueError(
-            f"Expected every graph of '{argument}' to have labels 'y' (got none in graph "
-            f"{missing[0]}, and {len(missing)} such graphs in total)"
-        )
-    labels = torch.cat([data.y for data in graphs])
-    if labels.shape != (len(graphs), num_targets):
-        raise ValueError(
-            f"Expected the labels 'y' of '{argument}' to have shape [1, {num_targets}] in every "
-            f"graph, one label for each output of the model (got {list(labels.shape)} in total)"
-        )
+    rows = []
+    for i, data in enumerate(graphs):
+        y = data.y if "y" in data else None
+        if not isinstance(y, Tensor) or y.shape != (1, num_targets):
+            got = f"shape {list(y.shape)}" if isinstance(y, Tensor) else type(y).__name__
+            raise ValueError(
+                f"Expected every graph of '{argument}' to have labels 'y' of shape "
+                f"[1, {num_targets}], one for each output of the model (got "
+                f"{'no labels' if y is None else got} in graph {i})"
+            )
+        rows.append(y)
+    labels = torch.cat(rows)
     wrong = ~(labels.isfinite() & (labels > 0)).all(dim=1)
     if wrong.any():
         first = int(wrong.nonzero()[0])
@@ -228,6 +225,7 @@ def check_labels(argument: str, graphs: Graphs, num_targets: int) -> None:
             f"relative (got {labels[first].tolist()} in graph {first}, and {int(wrong.sum())} such "
             "graphs in total); leave out graphs without a label"
         )
+    return labels
 
 
 def _training_loader(
@@ -242,36 +240,45 @@ def _training_loader(
     return DeviceLoader(originals + copies, batch_sampler=sampler, device=device)
 
 
-def _check_resume(resume: str | os.PathLike[str], recipe: Recipe) -> str:
+def _check_resume(resume: str | os.PathLike[str], identity: dict[str, Any]) -> str:
     path = Path(resume)
     if not path.is_file():
         raise FileNotFoundError(
             f"Expected 'resume' to be a checkpoint of an earlier training (got {os.fspath(path)!r})"
         )
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # damaged files raise whatever the unpickler stumbles over
-        raise CheckpointError(
-            f"Cannot read 'resume' (got {os.fspath(path)!r}): it is damaged or not a checkpoint "
-            f"({type(error).__name__}); start without 'resume'"
-        ) from error
+    content = read_checkpoint(path, "resume")
     state = content.get("narformer_pyg") if isinstance(content, dict) else None
-    if not isinstance(state, dict) or "recipe" not in state:
+    if not isinstance(state, dict) or not state.keys() >= PredictorModule.STATE:
         raise CheckpointError(
             f"Expected 'resume' to be a checkpoint of an earlier training (got "
             f"{os.fspath(path)!r}, which is something else); start without 'resume'"
         )
-    theirs, ours = state["recipe"], recipe.to_dict()
-    changed = [f"{key}: {theirs.get(key)} there, {ours[key]} here" for key in ours
-               if theirs.get(key) != ours[key]]  # fmt: skip
+    theirs = state["identity"]
+    changed = [
+        f"{key}: {theirs.get(key)} there, {identity[key]} here"
+        for key in identity
+        if theirs.get(key) != identity[key]
+    ]
     if changed:
         raise CheckpointError(
-            f"Expected 'resume' to be of the same recipe (got {os.fspath(path)!r}, which differs "
+            f"Expected 'resume' to be of the same training (got {os.fspath(path)!r}, which differs "
             f"in {'; '.join(changed)})"
         )
     return os.fspath(path)
+
+
+def _identity(
+    predictor: ArchitecturePredictor, labels: Tensor, recipe: Recipe, seed: int, precision: str
+) -> dict[str, Any]:
+    """Returns what has to be the same for a resumed run to equal an undisturbed one."""
+    return {
+        **recipe.to_dict(),
+        "model_arguments": predictor.model.config,
+        "seed": seed,
+        "precision": precision,
+        "num_graphs": len(labels),
+        "labels_sha256": hashlib.sha256(labels.cpu().numpy().tobytes()).hexdigest()[:16],
+    }
 
 
 class _quiet_lightning(warnings.catch_warnings):

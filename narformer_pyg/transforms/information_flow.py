@@ -6,7 +6,6 @@ import copy
 import random
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from numbers import Integral
 from typing import Any, Literal
 
 import torch
@@ -14,6 +13,7 @@ from torch_geometric.data import Data
 from torch_geometric.data.datapipes import functional_transform
 from torch_geometric.transforms import BaseTransform
 
+from narformer_pyg._checks import check_integer, check_seed
 from narformer_pyg.transforms._topological import LabelledDAG, Relabelled
 
 
@@ -67,8 +67,8 @@ class InformationFlowAugmentation(BaseTransform):
         seed: int | None = None,
     ) -> None:
         self.mode = _check_mode(mode)
-        self.max_tries = _check_count("max_tries", max_tries)
-        self.seed = _check_seed(seed)
+        self.max_tries = check_integer("max_tries", max_tries)
+        self.seed = None if seed is None else check_seed(seed)
         self._generator = None if seed is None else torch.Generator().manual_seed(int(seed))
 
     def forward(self, data: Data) -> Data:
@@ -115,11 +115,10 @@ def augment(
         ValueError: If an argument has the wrong type or range, or a graph is not in topological
             order.
     """
-    num_copies = _check_count("num_copies", num_copies)
-    max_tries = _check_count("max_tries", max_tries)
-    if seed is None:
-        raise ValueError("Expected 'seed' to be an integer (got None)")
-    rng = random.Random(_check_seed(seed)) if _check_mode(mode) == "random" else None
+    num_copies = check_integer("num_copies", num_copies)
+    max_tries = check_integer("max_tries", max_tries)
+    check_seed(seed)
+    rng = random.Random(seed) if _check_mode(mode) == "random" else None
     blocks: list[list[Data]] = [[] for _ in range(num_copies)]
     for data in dataset:
         dag = LabelledDAG(data)
@@ -148,18 +147,6 @@ def _find(
     if len(found) < count:
         collect(dag.orders())
     return list(found.values())
-
-
-def _check_count(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-        raise ValueError(f"Expected '{name}' to be a positive integer (got {value!r})")
-    return int(value)
-
-
-def _check_seed(seed: Any) -> Any:
-    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, Integral)):
-        raise ValueError(f"Expected 'seed' to be an integer (got {seed!r})")
-    return seed
 
 
 def _check_mode(mode: Any) -> str:

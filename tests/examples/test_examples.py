@@ -207,6 +207,39 @@ def test_accuracy_does_not_mix_runs(finished: tuple[Path, str]) -> None:
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
+def test_accuracy_resumes_the_interrupted_run(tmp_path: Path) -> None:
+    done = run(ACCURACY, *SMALL, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    done = run(ACCURACY, *SMALL, cwd=tmp_path)
+    first, second = sorted((tmp_path / "runs").iterdir())
+    assert second.name == f"{first.name}_2"
+    before = (first / "metrics.json").read_bytes()
+    expected = json.loads((second / "metrics.json").read_text("utf-8"))["metrics"]
+    # Stopped before the first checkpoint: all there is are the settings.
+    for path in second.iterdir():
+        if path.name != "settings.json":
+            path.unlink()
+    done = run(ACCURACY, *SMALL, "--resume", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((second / "metrics.json").read_text("utf-8"))["metrics"] == expected
+    assert (first / "metrics.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("content", [None, "{", "[]"])
+def test_accuracy_with_damaged_settings(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / "settings.json").write_text(content)
+    done = run(ACCURACY, *SMALL, "--resume", f"--out={tmp_path}", cwd=tmp_path)
+    assert_one_paragraph_error(done, "'--out'", "settings.json", str(tmp_path))
+
+
+def test_accuracy_with_a_damaged_checkpoint(finished: tuple[Path, str], tmp_path: Path) -> None:
+    for name in ("settings.json", "training.ckpt"):
+        (tmp_path / name).write_bytes((finished[0] / name).read_bytes()[:5000])
+    args = [*SMALL, "--val_size=20", "--resume", f"--out={tmp_path}"]
+    assert_one_paragraph_error(run(ACCURACY, *args, cwd=tmp_path), "'resume'", "damaged")
+
+
 def test_accuracy_with_missing_labels(tmp_path: Path) -> None:
     done = run(ACCURACY, *SMALL, "--target=latency_pixel3", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -227,10 +260,13 @@ def test_accuracy_with_missing_labels(tmp_path: Path) -> None:
         (["--train_size=20000"], ["'train_size'", "20000"]),
         (["--epochs=0"], ["'epochs'", "0"]),
         (["--device=tpu"], ["'device'", "tpu"]),
+        (["--threads=0"], ["'--threads'", "0"]),
+        (["--select=best"], ["'--val_size'", "'--select best'"]),
+        (["--resume"], ["'--out'", "interrupted run"]),
+        ([f"--seed={2**70}"], ["'seed'"]),
         (["--out=file/results"], ["'--out'", "file/results"]),
         (["--out=empty", "--resume"], ["'--out'", "training.ckpt", "empty"]),
     ],
-    ids=["target", "train_size", "epochs", "device", "out", "resume"],
 )
 def test_accuracy_errors(args: list[str], expected: list[str], tmp_path: Path) -> None:
     (tmp_path / "file").touch()

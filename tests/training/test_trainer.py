@@ -262,7 +262,7 @@ def test_time_between_checkpoints(
     monkeypatch.setattr(Trainer, "save_checkpoint", count)
     path = tmp_path / "training.ckpt"
     run(train_set, checkpoint=path, checkpoint_every_seconds=3600)
-    assert epochs == [RECIPE.epochs - 1]  # the last is always written
+    assert epochs == [0, RECIPE.epochs - 1]  # the first and the last are always written
     epochs.clear()
     run(train_set, checkpoint=path, checkpoint_every_seconds=0)
     assert epochs == list(range(RECIPE.epochs))
@@ -417,13 +417,13 @@ def test_wrong_label(train_set: NASBench201, argument: str, value: float) -> Non
 def test_unlabelled_graph(train_set: NASBench201, position: int) -> None:
     graphs = [data.clone() for data in train_set]
     del graphs[position].y
-    with pytest.raises(ValueError, match=r"'train_set' to have labels 'y'"):
+    with pytest.raises(ValueError, match=r"'train_set' to have labels 'y'.*got no labels in graph"):
         run(graphs)
 
 
 def test_wrong_number_of_labels() -> None:
     graphs = NASBench201(target=["cifar10_test_acc", "cifar100_test_acc"])[:5]
-    with pytest.raises(ValueError, match=r"'train_set' to have shape \[1, 1\].*\(got \[5, 2\] in"):
+    with pytest.raises(ValueError, match=r"'y' of shape \[1, 1\].*got shape \[1, 2\] in graph 0"):
         run(graphs)
 
 
@@ -432,6 +432,55 @@ def test_empty_set(train_set: NASBench201) -> None:
         run([])
     with pytest.raises(ValueError, match=r"'val_set' to hold at least one graph \(got none\)"):
         run(train_set, val_set=[])
+
+
+@pytest.mark.parametrize("y", [0.9, torch.tensor(0.9), torch.ones(1, 2), torch.ones(1)])
+def test_labels_of_another_form(train_set: NASBench201, y: Any) -> None:
+    graphs = [data.clone() for data in train_set]
+    graphs[3].y = y
+    with pytest.raises(ValueError, match=r"'y' of shape \[1, 1\].*in graph 3"):
+        run(graphs)
+
+
+def test_edge_that_leaves_its_graph(train_set: NASBench201) -> None:
+    graphs = [data.clone() for data in train_set]
+    graphs[2].edge_index[0, 0] = 11
+    with pytest.raises(ValueError, match=r"'edge_index' of graph 2.*0 to 7 \(got the edge \[11,"):
+        run(graphs)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({"validate_every": 0}, r"'validate_every' to be a positive integer \(got 0\)"),
+        ({"seed": -1}, r"'seed' to be between 0 and .*\(got -1\)"),
+        ({"seed": 2**70}, "'seed' to be between 0"),
+        ({"seed": "a"}, r"'seed' to be an integer \(got 'a'\)"),
+        ({"precision": "16-mixed"}, r"'precision' to be '32-true' or 'bf16-mixed' on the CPU"),
+    ],
+)
+def test_wrong_argument(train_set: NASBench201, arguments: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ValueError, match=expected):
+        run(train_set, **arguments)
+
+
+def test_checkpoint_that_cannot_be_written(train_set: NASBench201, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    watch = Watch()
+    with pytest.raises(OSError, match="file"):
+        run(train_set, checkpoint=tmp_path / "file" / "training.ckpt", callbacks=[watch])
+
+
+def test_short_training_is_validated_too(dataset: NASBench201, train_set: NASBench201) -> None:
+    _, result = run(train_set, val_set=dataset[100:120], select="best")
+    taus = [entry["val_kendall_tau"] for entry in result.history if "val_kendall_tau" in entry]
+    assert len(taus) == 1  # 6 epochs, fewer than the 10 between two validations
+    assert result.selected_epoch == RECIPE.epochs - 1
+
+
+def test_validation_needs_an_order(train_set: NASBench201) -> None:
+    with pytest.raises(ValueError, match=r"'val_set' to have at least two different labels"):
+        run(train_set, val_set=train_set[:1])
 
 
 def test_wrong_selection(train_set: NASBench201) -> None:
@@ -482,8 +531,39 @@ def test_resume_from_a_foreign_file(
 ) -> None:
     path = tmp_path / "training.ckpt"
     write(path)
-    with pytest.raises(CheckpointError, match=r"'resume'.*training\.ckpt.*without 'resume'"):
+    with pytest.raises(CheckpointError, match=r"'resume'.*training\.ckpt"):
         run(train_set, resume=path)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"seed": 5}, "seed: 0 there, 5 here"),
+        ({"precision": "bf16-mixed"}, "precision: 32-true there, bf16-mixed here"),
+    ],
+)
+def test_resume_with_other_arguments(
+    train_set: NASBench201, tmp_path: Path, change: dict[str, Any], expected: str
+) -> None:
+    path = tmp_path / "training.ckpt"
+    run(train_set, checkpoint=path)
+    with pytest.raises(CheckpointError, match=expected):
+        run(train_set, resume=path, **change)
+
+
+def test_resume_with_other_graphs_or_another_model(
+    dataset: NASBench201, train_set: NASBench201, tmp_path: Path
+) -> None:
+    path = tmp_path / "training.ckpt"
+    run(train_set, checkpoint=path)
+    with pytest.raises(CheckpointError, match="num_graphs: 10 there, 9 here"):
+        run(train_set[:9], resume=path)
+    with pytest.raises(CheckpointError, match="labels_sha256"):
+        run(dataset[:10], resume=path)
+    encoder = CellTokenEncoder()
+    other = ArchitecturePredictor(encoder, create_model("gcn", 128, hidden_channels=16), scale=100)
+    with pytest.raises(CheckpointError, match="model_arguments"):
+        fit(other, train_set, RECIPE, resume=path, device="cpu", progress=False)
 
 
 def test_resume_from_a_missing_file(train_set: NASBench201, tmp_path: Path) -> None:
@@ -517,5 +597,5 @@ def test_resume_with_another_recipe(
     path = tmp_path / "training.ckpt"
     with pytest.raises(Stop):
         run(train_set, checkpoint=path, checkpoint_every_seconds=0, callbacks=[StopAt(1)])
-    with pytest.raises(CheckpointError, match=rf"'resume' to be of the same recipe .*{expected}"):
+    with pytest.raises(CheckpointError, match=rf"'resume' to be of the same training .*{expected}"):
         run(train_set, dataclasses.replace(RECIPE, **change), resume=path)

@@ -28,6 +28,11 @@ def check_edge_index(edge_index: Tensor, num_nodes: int) -> None:
     The values are looked at on the CPU alone: on a GPU the look would wait for all queued work, and
     while a graph is being compiled or exported there are no values.
     """
+    if not isinstance(edge_index, Tensor):
+        raise ValueError(
+            "Expected 'edge_index' to be a tensor of shape [2, num_edges], an EdgeIndex or a "
+            f"sparse tensor (got {type(edge_index).__name__})"
+        )
     if edge_index.dim() != 2 or edge_index.size(0) != 2:
         raise ValueError(
             "Expected 'edge_index' to have shape [2, num_edges], sources in the first row and "

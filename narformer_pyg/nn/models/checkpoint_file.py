@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,9 @@ def read_checkpoint(path: str | os.PathLike[str], argument: str) -> Any:
         try:
             return torch.load(stream, map_location="cpu", weights_only=True)
         except Exception as error:  # damage raises whatever the reader stumbles over, OSError too
-            reason = (str(error).splitlines() or [""])[0]
+            reason = "it is damaged, not a checkpoint, or holds more than tensors and plain values"
+            if not isinstance(error, pickle.UnpicklingError):  # that one writes pages of advice
+                reason += f" ({type(error).__name__}: {(str(error).splitlines() or [''])[0]})"
             raise CheckpointError(
-                f"Cannot read '{argument}' (got {os.fspath(path)!r}): it is damaged or not a "
-                f"checkpoint ({type(error).__name__}: {reason})"
+                f"Cannot read '{argument}' (got {os.fspath(path)!r}): {reason}"
             ) from error

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch_geometric.typing import Adj
 
+from narformer_pyg._checks import check_integer
 from narformer_pyg.nn.conv.checks import as_edges, check_edge_index, check_node_features
 from narformer_pyg.nn.dropout import dropout
 from narformer_pyg.nn.head import PositiveRegressionHead
@@ -51,8 +52,7 @@ class GraphRegressor(torch.nn.Module):
             ("out_channels", out_channels, 1),
             ("static_channels", static_channels, 0),
         ):
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ValueError(f"Expected '{name}' to be an integer >= {least} (got {value!r})")
+            check_integer(name, value, least)
         if not 0.0 <= dropout < 1.0:
             raise ValueError(f"Expected 'dropout' to be in [0, 1) (got {dropout})")
 
@@ -64,7 +64,7 @@ class GraphRegressor(torch.nn.Module):
             "out_channels": out_channels,
             "readout": readout,
             "static_channels": static_channels,
-            "dropout": dropout,
+            "dropout": float(dropout),
             "undirected": undirected,
         }
         self.in_channels = in_channels
@@ -127,6 +127,17 @@ class GraphRegressor(torch.nn.Module):
                 f"Expected 'batch' to have shape [{x.size(0)}], the graph of each row of 'x' "
                 f"(got {list(batch.shape)})"
             )
+        if batch.dtype != torch.long:
+            raise ValueError(
+                f"Expected 'batch' to hold graph numbers of type torch.long (got {batch.dtype})"
+            )
+        if not torch.compiler.is_compiling() and batch.device.type == "cpu" and batch.numel() > 0:
+            low, high = torch.aminmax(batch)
+            if low < 0 or high >= batch_size:
+                raise ValueError(
+                    f"Expected 'batch' to be between 0 and {batch_size - 1}, 'batch_size' - 1 "
+                    f"(got {int(low) if low < 0 else int(high)})"
+                )
         edge_index = as_edges(edge_index, x.size(0))
         check_edge_index(edge_index, x.size(0))
         if self.undirected:

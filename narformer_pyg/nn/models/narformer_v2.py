@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch_geometric.typing import Adj
 
+from narformer_pyg._checks import check_integer
 from narformer_pyg.nn.block import NARFormerV2Block
 from narformer_pyg.nn.models.graph_regressor import GraphRegressor
 
@@ -65,6 +66,13 @@ class NARFormerV2(GraphRegressor):
         undirected: bool = True,
         **kwargs: Any,
     ) -> None:
+        check_integer("ffn_ratio", ffn_ratio)
+        check_integer("num_groups", num_groups)
+        if check_integer("hidden_channels", hidden_channels) % num_groups != 0:
+            raise ValueError(
+                "Expected 'hidden_channels' to be a multiple of 'num_groups' "
+                f"(got {hidden_channels} and {num_groups})"
+            )
         super().__init__(
             in_channels,
             hidden_channels,

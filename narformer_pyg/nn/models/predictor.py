@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,10 @@ from torch import Tensor
 from torch_geometric.data import Batch, Data, InMemoryDataset
 
 from narformer_pyg import __version__
+from narformer_pyg._checks import check_integer, resolve_device
 from narformer_pyg._files import atomic_write
 from narformer_pyg.convert import to_data
-from narformer_pyg.errors import CheckpointError
+from narformer_pyg.errors import CheckpointError, ConversionError
 from narformer_pyg.loader import DeviceLoader
 from narformer_pyg.nn.encoders import CellTokenEncoder
 from narformer_pyg.nn.models.checkpoint_file import read_checkpoint
@@ -108,7 +109,7 @@ class ArchitecturePredictor(torch.nn.Module):
         r"""Predicts the targets of architectures.
 
         Args:
-            architectures: A single architecture, a sequence of them, or an in-memory dataset.
+            architectures: A single architecture, an iterable of them, or an in-memory dataset.
                 An architecture is an arch string, a cell of a search space or a
                 :class:`~torch_geometric.data.Data`; a :class:`~torch_geometric.data.Batch` is a
                 sequence of them.
@@ -122,22 +123,22 @@ class ArchitecturePredictor(torch.nn.Module):
 
         Raises:
             ConversionError: If an architecture is malformed; the message says which.
+            ValueError: If a graph or an argument is not as stated.
         """
         if isinstance(architectures, Batch):
             architectures = architectures.to_data_list()
-        single = isinstance(architectures, str) or not isinstance(
-            architectures, (Sequence, InMemoryDataset)
-        )
-        graphs: Any = architectures
-        if not isinstance(architectures, InMemoryDataset):
-            listed = [architectures] if single else list(architectures)
-            if not listed:
-                return torch.empty(0, len(self.target_names))
-            graphs = [_strip_labels(to_data(architecture)) for architecture in listed]
-
+        check_integer("batch_size", batch_size)
         before = self.device
+        device = before if device is None else resolve_device(device)
+        single = isinstance(architectures, (str, Data)) or not isinstance(architectures, Iterable)
+        graphs: Any = architectures
+        if not isinstance(architectures, InMemoryDataset) or architectures.transform is not None:
+            listed = [architectures] if single else list(architectures)
+            graphs = [self._read_graph(i, item) for i, item in enumerate(listed)]
+        if len(graphs) == 0:
+            return torch.empty(0, len(self.target_names))
+
         training = {module: module.training for module in self.modules()}
-        device = before if device is None else torch.device(device)
         self.to(device).eval()
         try:
             loader = DeviceLoader(graphs, batch_size, device=device)
@@ -147,6 +148,17 @@ class ArchitecturePredictor(torch.nn.Module):
             for module, mode in training.items():  # parts may have been frozen with eval()
                 module.training = mode
         return prediction[0] if single else prediction
+
+    def _read_graph(self, position: int, architecture: Any) -> Data:
+        """Converts one architecture and keeps what the model reads, so that all fit in a batch."""
+        try:
+            data = to_data(architecture)
+        except ConversionError as error:
+            raise ConversionError(f"{error} (architecture {position})") from error
+        kept = {key: data[key] for key in self.token_encoder.tokens if key in data}
+        edges = {"edge_index": data.edge_index} if "edge_index" in data else {}
+        num_nodes = next((len(token) for token in kept.values()), data.num_nodes)
+        return Data(**edges, **kept, num_nodes=num_nodes)
 
     def save_pretrained(self, directory: str | os.PathLike[str]) -> Path:
         r"""Writes configuration and parameters to :obj:`directory/predictor.pt`.
@@ -158,15 +170,25 @@ class ArchitecturePredictor(torch.nn.Module):
 
         Returns:
             pathlib.Path: The file.
+
+        Raises:
+            ValueError: If encoder or model are not of this package, so that they could not be
+                built again.
         """
         path = Path(directory) / FILE_NAME
+        encoder = type(self.token_encoder)
+        if _ENCODERS.get(encoder.__name__) is not encoder:
+            raise ValueError(
+                f"Expected 'token_encoder' to be among {', '.join(_ENCODERS)}, so that it can be "
+                f"saved (got {encoder.__name__}); save its 'state_dict()' yourself"
+            )
         content = {
             "format": _FORMAT,
             "format_version": _FORMAT_VERSION,
             "package_version": __version__,
             "config": {
                 "token_encoder": {
-                    "name": type(self.token_encoder).__name__,
+                    "name": encoder.__name__,
                     **self.token_encoder.config,
                 },
                 "model": {"name": model_name(self.model), **self.model.config},
@@ -236,9 +258,9 @@ class ArchitecturePredictor(torch.nn.Module):
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise CheckpointError(
                 f"Cannot rebuild the predictor in {os.fspath(file)!r} "
-                f"({type(error).__name__}: {error})"
+                f"({type(error).__name__}: {' '.join(str(error).split())})"
             ) from error
-        return predictor.to(device).eval()
+        return predictor.to(resolve_device(device)).eval()
 
 
 def _as_names(
@@ -252,12 +274,3 @@ def _as_names(
             f"'model' (got {names!r})"
         )
     return tuple(names)
-
-
-def _strip_labels(data: Data) -> Data:
-    """Drops labels, so that labelled and unlabelled graphs fit in one batch."""
-    if "y" not in data:
-        return data
-    data = data.clone()
-    del data.y
-    return data

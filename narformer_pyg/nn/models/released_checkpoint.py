@@ -123,13 +123,22 @@ def load_released_checkpoint(
     """Opens a checkpoint of the authors' code; see :func:`convert_released_state_dict`."""
     content: Any = checkpoint
     if not isinstance(checkpoint, Mapping):
+        if not isinstance(checkpoint, (str, os.PathLike)):
+            raise CheckpointError(
+                "Expected 'checkpoint' to be a file or a state dict "
+                f"(got {type(checkpoint).__name__})"
+            )
+        if not os.path.isfile(checkpoint):
+            raise FileNotFoundError(
+                f"Expected 'checkpoint' to be a file (got {os.fspath(checkpoint)!r})"
+            )
         content = read_checkpoint(checkpoint, "checkpoint")
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
     if not isinstance(content, Mapping) or not content:
         raise CheckpointError(
             "Expected 'checkpoint' to be a state dict or to hold one under the key 'state_dict' "
-            f"(got {type(content).__name__})"
+            f"(got {'an empty one' if content == {} else type(content).__name__})"
         )
     return convert_released_state_dict(content)
 
