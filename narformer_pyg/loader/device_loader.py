@@ -12,6 +12,11 @@ from torch_geometric.data import Batch, Data, InMemoryDataset
 from narformer_pyg.loader._batch_sampler import ResumableBatchSampler
 from narformer_pyg.loader._collated import CollatedGraphs
 
+# Arguments of PyG's loader about workers and copies, of which there are none here.
+_WITHOUT_EFFECT = frozenset(
+    {"num_workers", "persistent_workers", "pin_memory", "prefetch_factor", "timeout"}
+)
+
 
 class DeviceLoader:
     r"""Cuts batches out of a collated dataset that lives on one device.
@@ -47,6 +52,8 @@ class DeviceLoader:
             the device, so that the order does not depend on it. (default: :obj:`None`)
         seed (int, optional): The seed of a new generator. Without generator and seed, the seed is
             drawn from PyTorch's global generator. (default: :obj:`None`)
+        **kwargs (optional): :obj:`num_workers`, :obj:`pin_memory` and their like, without effect,
+            so that the loader can take the place of PyG's.
 
     Raises:
         TypeError: If :obj:`dataset` is neither an in-memory dataset nor a list of
@@ -71,7 +78,14 @@ class DeviceLoader:
         batch_sampler: Iterable[Sequence[int] | Tensor] | None = None,
         generator: torch.Generator | None = None,
         seed: int | None = None,
+        **kwargs: Any,
     ) -> None:
+        refused = kwargs.keys() - _WITHOUT_EFFECT
+        if refused:
+            raise TypeError(
+                f"Expected no other arguments of PyG's DataLoader than {sorted(_WITHOUT_EFFECT)}, "
+                f"which have no effect here (got {sorted(refused)}); use PyG's DataLoader for them"
+            )
         self.dataset = dataset
         self._graphs = CollatedGraphs(dataset, None if device is None else torch.device(device))
         self.batch_sampler: Any

@@ -581,3 +581,22 @@ def test_speed() -> None:
                 pass
             best[i] = min(best[i], time.perf_counter() - start)
     assert best[1] / best[0] >= 10
+
+
+def test_arguments_of_the_loader_of_pyg() -> None:
+    graphs = [Data(x=torch.ones(2, 1), edge_index=torch.tensor([[0], [1]])) for _ in range(3)]
+    loader = DeviceLoader(graphs, 2, False, num_workers=2, pin_memory=True)
+    assert [batch.num_graphs for batch in loader] == [2, 1]
+    with pytest.raises(TypeError, match=r"no other arguments .*\(got \['follow_batch'\]\)"):
+        DeviceLoader(graphs, 2, follow_batch=["x"])
+
+
+def test_edge_that_leaves_its_graph() -> None:
+    def graph(num_nodes: int, last: int) -> Data:
+        return Data(x=torch.ones(num_nodes, 1), edge_index=torch.tensor([[0, 0], [0, last]]))
+
+    for last in (2, -1):
+        graphs = [graph(4, 3), graph(2, last), graph(4, 3)]
+        with pytest.raises(ValueError, match=rf"of graph 1 .* 0 to 1 \(got the edge \[0, {last}\]"):
+            DeviceLoader(graphs, 2)
+    assert DeviceLoader([graph(4, 3), graph(2, 1)], 2).collate([0, 1]).edge_index.max() == 5

@@ -5,12 +5,13 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch_geometric.data import Batch, Data
 
 from narformer_pyg.convert import from_nasbench201
-from narformer_pyg.datasets import FakeNAS
+from narformer_pyg.datasets import FakeNAS, NASBench201
 from narformer_pyg.errors import CheckpointError, ConversionError
 from narformer_pyg.nn import CellTokenEncoder
 from narformer_pyg.nn.models import ArchitecturePredictor, create_model
@@ -99,6 +100,36 @@ class TestPredict:
             predictor.predict(Data(edge_index=torch.zeros(2, 0, dtype=torch.long), num_nodes=2))
         assert predictor.training
 
+    def test_any_iterable_of_anything(self) -> None:
+        predictor = create()
+        cell = NASBench201Cell.from_str(ARCH)
+        named, bare = cell.to_data(), cell.to_data()
+        named.name, named.y = "a cell", torch.ones(1, 1)
+        del bare.num_nodes
+        expected = predictor.predict(ARCH).expand(4, 1)
+        mixed = [ARCH, cell, named, bare]
+        torch.testing.assert_close(predictor.predict(mixed), expected)
+        torch.testing.assert_close(predictor.predict(item for item in mixed), expected)
+        torch.testing.assert_close(predictor.predict(np.array([ARCH] * 4)), expected)
+        for nothing in ([], iter([]), NASBench201()[:0]):
+            assert predictor.predict(nothing).shape == (0, 1)
+
+    def test_edge_that_leaves_its_graph(self) -> None:
+        cell = NASBench201Cell.from_str(ARCH)
+        wrong = cell.to_data()
+        wrong.edge_index[0, 0] = 12
+        with pytest.raises(ValueError, match=r"'edge_index' of graph 1 .*0 to 7 \(got the edge"):
+            create().predict([cell, wrong, cell])
+
+    def test_wrong_arguments(self) -> None:
+        predictor = create()
+        with pytest.raises(ValueError, match=r"'batch_size'.*got 0"):
+            predictor.predict(ARCH, batch_size=0)
+        with pytest.raises(ValueError, match=r"'device' to be .*got 'foo'"):
+            predictor.predict(ARCH, device="foo")
+        with pytest.raises(ConversionError, match=r"\(architecture 1\)"):
+            predictor.predict([ARCH, "|nonsense|"])
+
     def test_wrong_architectures(self) -> None:
         predictor = create()
         with pytest.raises(ConversionError, match=r"got int: 3"):
@@ -108,6 +139,15 @@ class TestPredict:
 
 
 class TestArguments:
+    def test_foreign_encoder_is_not_saved(self, tmp_path: Path) -> None:
+        class Other(CellTokenEncoder):
+            pass
+
+        predictor = ArchitecturePredictor(Other(), create_model("gcn", 128, hidden_channels=8))
+        with pytest.raises(ValueError, match=r"'token_encoder' to be among .*\(got Other\)"):
+            predictor.save_pretrained(tmp_path)
+        assert list(tmp_path.iterdir()) == []
+
     def test_widths_must_fit(self) -> None:
         encoder = CellTokenEncoder(7, 8, num_frequencies=4)
         model = create_model("gcn", 8, hidden_channels=8)
