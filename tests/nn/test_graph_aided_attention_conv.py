@@ -198,7 +198,7 @@ class TestInterface:
         result = conv(x, edge_index, return_attention_weights=True)
         assert isinstance(result, tuple)
         out, (edges, alpha) = result
-        assert torch.equal(out, conv(x, edge_index))
+        torch.testing.assert_close(out, conv(x, edge_index))  # one is fused, one is not
         assert torch.equal(edges, edge_index)
         assert alpha.shape == (edge_index.size(1),)
         assert (alpha > 0).all()
@@ -342,7 +342,7 @@ class LargestTensor(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         for value in tree_leaves(out):
-            if isinstance(value, Tensor):
+            if isinstance(value, Tensor) and value.layout == torch.strided:
                 self.numel = max(self.numel, value.numel())
         return out
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import torch.nn.functional as F
 from torch import Tensor
+from torch_geometric import EdgeIndex
 from torch_geometric.nn.conv import MessagePassing
 from torch_geometric.nn.dense.linear import Linear
 from torch_geometric.typing import Adj
@@ -14,6 +15,12 @@ from torch_geometric.utils import scatter
 
 from narformer_pyg._checks import check_integer
 from narformer_pyg.nn.conv.checks import as_edges, check_edge_index, check_node_features
+from narformer_pyg.nn.functional import (
+    EPSILON,
+    graph_aided_attention,
+    is_fusable,
+    sort_edges,
+)
 
 
 class GraphAidedAttentionConv(MessagePassing):
@@ -68,6 +75,8 @@ class GraphAidedAttentionConv(MessagePassing):
           :math:`((2, |\mathcal{E}|), (|\mathcal{E}|))`
     """
 
+    SUPPORTS_FUSED_EDGE_INDEX = True
+
     def __init__(
         self,
         in_channels: int,
@@ -118,22 +127,29 @@ class GraphAidedAttentionConv(MessagePassing):
                 another shape or type than stated, or names a node that does not exist.
         """
         check_node_features(x, self.in_channels)
-        edge_index = as_edges(edge_index, x.size(0))
-        check_edge_index(edge_index, x.size(0))
+        num_nodes = x.size(0)
+        edge_index = as_edges(edge_index, num_nodes)
+        edges = edge_index.as_tensor() if isinstance(edge_index, EdgeIndex) else edge_index
+        check_edge_index(edges, num_nodes)
 
         if self.lin_d is not None:
             # How many edges arrive at each node; the same for every feature. [num_nodes, 1]
-            target = edge_index[1 if self.flow == "source_to_target" else 0]
-            degree = scatter(x.new_ones(target.numel()), target, 0, x.size(0), reduce="sum")
+            target = edges[1 if self.flow == "source_to_target" else 0]
+            degree = scatter(x.new_ones(target.numel()), target, 0, num_nodes, reduce="sum")
             x = self.lin_d(degree.unsqueeze(-1)).sigmoid() * x
 
         query = self.lin_qk(x).sigmoid()  # [num_nodes, in_channels]
 
-        # edge_updater_type: (query: Tensor)
-        alpha = self.edge_updater(edge_index, query=query)  # [num_edges]
+        alpha: Tensor | None = None
+        if not return_attention_weights and self._is_fused(x):
+            edge_index = sort_edges(edge_index, num_nodes)
+        else:
+            edge_index = edges
+            # edge_updater_type: (query: Tensor)
+            alpha = self.edge_updater(edge_index, query=query)  # [num_edges]
 
-        # propagate_type: (x: Tensor, alpha: Tensor)
-        out = self.propagate(edge_index, x=x, alpha=alpha)  # [num_nodes, in_channels]
+        # propagate_type: (x: Tensor, query: Tensor, alpha: OptTensor)
+        out = self.propagate(edge_index, x=x, query=query, alpha=alpha)  # [num_nodes, in_channels]
         out = self.lin_l(out)
         if self.lin_r is not None:
             out = out + self.lin_r(x)
@@ -141,7 +157,7 @@ class GraphAidedAttentionConv(MessagePassing):
             out = F.normalize(out, p=2.0, dim=-1)
 
         if return_attention_weights:
-            return out, (edge_index, alpha)
+            return out, (edge_index, cast(Tensor, alpha))
         return out
 
     def edge_update(
@@ -150,7 +166,32 @@ class GraphAidedAttentionConv(MessagePassing):
         """Scores every edge and divides by the sum of the scores that arrive at its target."""
         score = (query_i * query_j).sum(dim=-1) / math.sqrt(self.in_channels)
         total = scatter(score, index, 0, size_i, reduce="sum")
-        return score / (total + 1e-6).index_select(0, index)
+        return score / (total + EPSILON).index_select(0, index)
+
+    def _is_fused(self, x: Tensor) -> bool:
+        """Whether nothing needs the messages: no subclass, no explainer, no hook."""
+        kind = type(self)
+        own_messages = (
+            kind.message is not GraphAidedAttentionConv.message
+            or kind.edge_update is not GraphAidedAttentionConv.edge_update
+            or self.aggr not in ("add", "sum")
+            or self.flow != "source_to_target"
+            or self.decomposed_layers > 1
+        )
+        hooks = (
+            self._message_forward_pre_hooks,
+            self._message_forward_hooks,
+            self._aggregate_forward_pre_hooks,
+            self._aggregate_forward_hooks,
+            self._edge_update_forward_pre_hooks,
+            self._edge_update_forward_hooks,
+        )
+        watched = self.explain or any(hooks)
+        return self.fuse and not own_messages and not watched and is_fusable(x)
+
+    def message_and_aggregate(self, edge_index: EdgeIndex, x: Tensor, query: Tensor) -> Tensor:
+        """Does all three steps at once; see :mod:`narformer_pyg.nn.functional`."""
+        return graph_aided_attention(query, x, edge_index)
 
     def message(self, x_j: Tensor, alpha: Tensor) -> Tensor:
         """Weights the features of the neighbors. Shape: :math:`(|E|, F_{in})`."""

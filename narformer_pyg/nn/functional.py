@@ -1,0 +1,151 @@
+"""Graph-aided attention as one sparse operation, without a message on any edge."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch_geometric import EdgeIndex
+
+#: Added to the sum of the scores of a node, as in the authors' release.
+EPSILON = 1e-6
+
+
+def is_fusable(x: Tensor) -> bool:
+    """Whether :func:`graph_aided_attention` can run on tensors like ``x``, here and now.
+
+    Graphs that are being compiled or exported, devices without sparse kernels and a PyTorch without
+    MKL take the way over messages instead.
+    """
+    if torch.compiler.is_compiling() or torch.jit.is_scripting() or torch.jit.is_tracing():
+        return False
+    if x.device.type == "cpu":
+        return torch.backends.mkl.is_available()
+    return x.device.type == "cuda"
+
+
+def sort_edges(edge_index: Tensor, num_nodes: int) -> EdgeIndex:
+    r"""Returns the edges sorted by target, with the pointers that both directions need.
+
+    Args:
+        edge_index (torch.Tensor or EdgeIndex): The edges :math:`(2, |\mathcal{E}|)`. An
+            :class:`~torch_geometric.EdgeIndex` that is sorted by target is used as it is, and
+            keeps its pointers for the next call.
+        num_nodes (int): The number of nodes.
+    """
+    if isinstance(edge_index, EdgeIndex):
+        if edge_index.is_sorted_by_col and edge_index.sparse_size() == (num_nodes, num_nodes):
+            return edge_index
+        edge_index = edge_index.as_tensor()
+    order = edge_index[1].argsort(stable=True)
+    return EdgeIndex(edge_index[:, order], sparse_size=(num_nodes, num_nodes), sort_order="col")
+
+
+def graph_aided_attention(query: Tensor, value: Tensor, edge_index: EdgeIndex) -> Tensor:
+    r"""Aggregates the values of the neighbors, weighted by linear attention.
+
+    .. math::
+        \mathbf{z}_i = \sum_{j \to i} \frac{s_{ij}}{\sum_{k \to i} s_{ik} + 10^{-6}} \mathbf{v}_j,
+        \quad s_{ij} = \mathbf{q}_i^{\top} \mathbf{q}_j / \sqrt{F}
+
+    Scores are a sampled dense-dense product and the aggregation is a sparse-dense product, forward
+    and backward: memory beyond input and output is :math:`O(|\mathcal{E}|)`. The gradient is
+    derived by hand and cannot be differentiated again; the way over messages can. Half precision is
+    computed in single precision, for which the sparse kernels are made.
+
+    Args:
+        query (torch.Tensor): Queries, which are the keys too, :math:`(|\mathcal{V}|, F)`.
+        value (torch.Tensor): Values :math:`(|\mathcal{V}|, F')`.
+        edge_index (EdgeIndex): Edges sorted by target, see :func:`sort_edges`.
+
+    Returns:
+        torch.Tensor: The aggregated values :math:`(|\mathcal{V}|, F')`.
+    """
+    if query.dtype in (torch.float16, torch.bfloat16):
+        query = query.float()
+    value = value.to(query.dtype)
+    (colptr, source), _ = edge_index.get_csc()
+    target = edge_index.as_tensor()[1]
+    reverse: tuple[Tensor, Tensor, Tensor | None] | tuple[None, None, None] = (None, None, None)
+    if query.requires_grad or value.requires_grad:
+        (rowptr, reverse_target), order = edge_index.get_csr()
+        reverse = (rowptr, reverse_target, order)
+    return _GraphAidedAttention.apply(query, value, colptr, source, target, *reverse)
+
+
+class _GraphAidedAttention(torch.autograd.Function):
+    """Rows of the sparse matrices are targets; those of the reverse ones are sources."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: Tensor,
+        value: Tensor,
+        colptr: Tensor,
+        source: Tensor,
+        target: Tensor,
+        rowptr: Tensor | None,
+        reverse_target: Tensor | None,
+        order: Tensor | None,
+    ) -> Tensor:
+        query, value = query.contiguous(), value.contiguous()
+        score = _sampled_product(query, query, colptr, source, target)  # [num_edges]
+        score *= query.size(1) ** -0.5
+        total = score.new_full((query.size(0),), EPSILON).index_add_(0, target, score)
+        total = total.index_select(0, target)
+        alpha = score.div_(total)
+        ctx.save_for_backward(
+            query, value, alpha, total, colptr, source, target, rowptr, reverse_target, order
+        )
+        return _product(alpha, value, colptr, source)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        query, value, alpha, total, colptr, source, target, rowptr, reverse_target, order = (
+            ctx.saved_tensors
+        )
+        grad = grad.contiguous()
+
+        def reversed_(weight: Tensor) -> Tensor:
+            return weight if order is None else weight.index_select(0, order)
+
+        grad_query = grad_value = None
+        if ctx.needs_input_grad[1]:
+            grad_value = _product(reversed_(alpha), grad, rowptr, reverse_target)
+        if ctx.needs_input_grad[0]:
+            grad_alpha = _sampled_product(grad, value, colptr, source, target)  # [num_edges]
+            # The derivative of s / sum(s): each weight also lowers its neighbors'.
+            mean = grad.new_zeros(grad.size(0)).index_add_(0, target, alpha * grad_alpha)
+            grad_score = (grad_alpha - mean.index_select(0, target)) / total
+            grad_score *= query.size(1) ** -0.5
+            grad_query = _product(grad_score, query, colptr, source)
+            grad_query += _product(reversed_(grad_score), query, rowptr, reverse_target)
+        return grad_query, grad_value, None, None, None, None, None, None
+
+
+def _csr(weight: Tensor, pointers: Tensor, indices: Tensor, num_columns: int) -> Tensor:
+    size = (pointers.numel() - 1, num_columns)
+    return torch.sparse_csr_tensor(pointers, indices, weight, size, check_invariants=False)
+
+
+def _sampled_product(
+    left: Tensor, right: Tensor, pointers: Tensor, indices: Tensor, rows: Tensor
+) -> Tensor:
+    """Returns the inner product of a row of ``left`` and one of ``right`` for every edge."""
+    if indices.numel() == 0:
+        return left.new_zeros(0)
+    if indices.numel() > left.size(0) * right.size(0):  # torch refuses so many repeated edges
+        return (left.index_select(0, rows) * right.index_select(0, indices)).sum(dim=-1)
+    pattern = _csr(left.new_zeros(indices.numel()), pointers, indices, right.size(0))
+    return torch.sparse.sampled_addmm(pattern, left, right.t(), beta=0.0).values()
+
+
+def _product(weight: Tensor, right: Tensor, pointers: Tensor, indices: Tensor) -> Tensor:
+    """Returns the weighted sum of the rows of ``right`` for every row of the sparse matrix."""
+    matrix = _csr(weight, pointers, indices, right.size(0))
+    if right.device.type == "cpu":
+        return torch.sparse.mm(matrix, right, "sum")  # faster than @, and on the CPU alone
+    return matrix @ right

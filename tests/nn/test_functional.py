@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor
+from torch_geometric import EdgeIndex
+from torch_geometric.nn import MessagePassing
+
+from narformer_pyg.nn import GraphAidedAttentionConv, NARFormerV2Block
+from narformer_pyg.nn.functional import (
+    EPSILON,
+    graph_aided_attention,
+    is_fusable,
+    sort_edges,
+)
+
+pytestmark = pytest.mark.skipif(
+    not is_fusable(torch.ones(1)), reason="this PyTorch has no sparse kernels for the CPU (MKL)"
+)
+
+
+def random_edges(num_nodes: int, num_edges: int, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(num_nodes, (2, num_edges), generator=generator)
+
+
+def dense(query: Tensor, value: Tensor, edge_index: Tensor) -> Tensor:
+    num_nodes, width = query.shape
+    adjacency = query.new_zeros(num_nodes, num_nodes)
+    adjacency.index_put_((edge_index[1], edge_index[0]), query.new_ones(()), accumulate=True)
+    score = query @ query.t() / width**0.5 * adjacency
+    return score / (score.sum(dim=1, keepdim=True) + EPSILON) @ value
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-11)])
+@pytest.mark.parametrize(("num_nodes", "num_edges"), [(9, 30), (40, 25), (3, 20), (1, 2), (3, 0)])
+def test_equals_the_dense_formula(
+    num_nodes: int, num_edges: int, dtype: torch.dtype, tolerance: float
+) -> None:
+    edge_index = random_edges(num_nodes, num_edges)
+    torch.manual_seed(1)
+    inputs = [
+        torch.rand(num_nodes, width, dtype=dtype).requires_grad_() for width in (6, 4)
+    ]  # positive, as behind a sigmoid
+    out = graph_aided_attention(*inputs, sort_edges(edge_index, num_nodes))
+    expected = dense(*inputs, edge_index)
+    torch.testing.assert_close(out, expected, rtol=0, atol=tolerance)
+    weight = torch.randn_like(out)
+    grads = torch.autograd.grad(out, inputs, weight)
+    expected_grads = torch.autograd.grad(expected, inputs, weight)
+    torch.testing.assert_close(grads, expected_grads, rtol=0, atol=10 * tolerance)
+
+
+def test_gradcheck() -> None:
+    edge_index = sort_edges(random_edges(6, 14), 6)
+    query = torch.rand(6, 3, dtype=torch.double, requires_grad=True)
+    value = torch.randn(6, 2, dtype=torch.double, requires_grad=True)
+    attend = partial(graph_aided_attention, edge_index=edge_index)
+    gradcheck = torch.autograd.gradcheck
+    assert gradcheck(attend, (query, value))
+    assert gradcheck(attend, (query.detach(), value))
+    assert gradcheck(attend, (query, value.detach()))
+
+
+def test_is_not_differentiated_twice() -> None:
+    edge_index = sort_edges(random_edges(5, 9), 5)
+    query, value = torch.rand(5, 3, requires_grad=True), torch.randn(5, 3, requires_grad=True)
+    out = graph_aided_attention(query, value, edge_index)
+    (grad,) = torch.autograd.grad(out.square().sum(), query, create_graph=True)
+    with pytest.raises(RuntimeError, match="differentiate twice"):
+        grad.sum().backward()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_computed_in_single(dtype: torch.dtype) -> None:
+    edge_index = sort_edges(random_edges(8, 20), 8)
+    query, value = torch.rand(8, 4).to(dtype), torch.randn(8, 4).to(dtype)
+    out = graph_aided_attention(query, value, edge_index)
+    assert out.dtype == torch.float32
+    assert torch.equal(out, graph_aided_attention(query.float(), value.float(), edge_index))
+
+
+def test_sorted_edges_are_used_as_they_are() -> None:
+    edge_index = random_edges(8, 20)
+    once = sort_edges(edge_index, 8)
+    assert once.is_sorted_by_col
+    assert bool((once.as_tensor()[1].diff() >= 0).all())
+    assert sort_edges(once, 8) is once
+    unsorted = EdgeIndex(edge_index, sparse_size=(8, 8))
+    assert torch.equal(sort_edges(unsorted, 8).as_tensor(), once.as_tensor())
+    # Pointers of another number of nodes would not fit.
+    assert sort_edges(once, 9).sparse_size() == (9, 9)
+
+
+class TestLayer:
+    def run(self, conv: torch.nn.Module, fused: bool, monkeypatch: pytest.MonkeyPatch) -> Tensor:
+        edge_index = random_edges(12, 30)
+        x = torch.randn(12, 8, generator=torch.Generator().manual_seed(3)).requires_grad_()
+        calls = []
+        original = GraphAidedAttentionConv.message_and_aggregate
+
+        def spy(self: GraphAidedAttentionConv, *args: Tensor, **kwargs: Tensor) -> Tensor:
+            calls.append(1)
+            return original(self, *args, **kwargs)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(GraphAidedAttentionConv, "message_and_aggregate", spy)
+            out = conv(x, edge_index)
+        assert bool(calls) is fused
+        return out
+
+    def test_is_fused_and_equals_the_way_over_messages(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        torch.manual_seed(0)
+        conv = GraphAidedAttentionConv(8, 8)
+        out = self.run(conv, True, monkeypatch)
+        handle = conv.register_message_forward_hook(lambda module, inputs, output: None)
+        torch.testing.assert_close(self.run(conv, False, monkeypatch), out)
+        handle.remove()
+        self.run(conv, True, monkeypatch)
+
+    def test_subclass_with_messages_of_its_own(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        class Doubled(GraphAidedAttentionConv):
+            def message(self, x_j: Tensor, alpha: Tensor) -> Tensor:
+                return 2 * super().message(x_j, alpha)
+
+        torch.manual_seed(0)
+        own = Doubled(8, 8, root_weight=False, bias=False, normalize=False)
+        plain = GraphAidedAttentionConv(8, 8, root_weight=False, bias=False, normalize=False)
+        plain.load_state_dict(own.state_dict())
+        out = self.run(own, False, monkeypatch)
+        torch.testing.assert_close(out, 2 * self.run(plain, True, monkeypatch))
+
+    @pytest.mark.parametrize("kwargs", [{"aggr": "max"}, {"flow": "target_to_source"}])
+    def test_other_ways_to_aggregate(self, kwargs: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+        conv = GraphAidedAttentionConv(8, 8, **kwargs)
+        assert isinstance(conv, MessagePassing)
+        self.run(conv, False, monkeypatch)
+
+    def test_autocast(self) -> None:
+        torch.manual_seed(0)
+        block = NARFormerV2Block(16, 16).eval()
+        x, edge_index = torch.randn(12, 16), random_edges(12, 30)
+        expected = block(x, edge_index)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            out = block(x, edge_index)
+        out.float().sum().backward()
+        torch.testing.assert_close(out.float(), expected, rtol=0.1, atol=0.02)
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in block.parameters())
