@@ -10,7 +10,7 @@ from torch.nn import Parameter
 from torch_geometric.typing import Adj
 
 from narformer_pyg.nn.conv import GraphAidedAttentionConv
-from narformer_pyg.nn.dropout import dropout
+from narformer_pyg.nn.dropout import relu_dropout
 from narformer_pyg.nn.grouped_feed_forward import GroupedFeedForward
 
 
@@ -67,8 +67,7 @@ class NARFormerV2Block(torch.nn.Module):
 
     def forward(self, x: Tensor, edge_index: Adj) -> Tensor:
         r"""Maps node features :math:`(|V|, F_{in})` to :math:`(|V|, F_{out})`."""
-        h = self.conv(x, edge_index).relu()
-        h = dropout(h, self.dropout, self.training)
+        h = relu_dropout(self.conv(x, edge_index), self.dropout, self.training)
         return torch.addcmul(h, self.layer_scale, self.ffn(self.norm(h)))
 
     def __repr__(self) -> str:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_LEVELS = 1 << 16  # one element uses 16 random bits
+# Above it a number for each element is cheaper than a list of the zeroed ones.
+_MAX_SPARSE_P = 0.25
 
 
 def dropout(x: Tensor, p: float, training: bool) -> Tensor:
     r"""Zeroes elements with probability :obj:`p` and scales the rest by :math:`1 / (1 - p)`.
 
-    On the CPU, torch's dropout draws one random number per element. Here one 64-bit number of the
-    same generator decides on four elements, which makes it several times faster; :obj:`p` is
-    rounded to a multiple of :math:`2^{-16}`, and the scale belongs to the rounded one. On other
-    devices, and while a graph is compiled or exported, it is :func:`torch.nn.functional.dropout`.
+    On the CPU, torch's dropout draws one random number per element and keeps a mask as large as the
+    input. Here the distances between zeroed elements are drawn, which follow a geometric
+    distribution: :obj:`p` numbers per element, and only the zeroed positions are kept for the
+    backward pass. On other devices, for :obj:`p` above 0.25, and while a graph is compiled or
+    exported, it is :func:`torch.nn.functional.dropout`.
 
     Args:
         x (torch.Tensor): The input, of any shape.
@@ -24,15 +29,108 @@ def dropout(x: Tensor, p: float, training: bool) -> Tensor:
     """
     if not training or p == 0.0:
         return x
-    dropped = round(p * _LEVELS)
-    if x.device.type != "cpu" or torch.compiler.is_compiling() or not 0 < dropped < _LEVELS:
+    if not _is_sparse(x, p):
         return F.dropout(x, p, training)
+    return _Zero.apply(x.contiguous() * (1.0 / (1.0 - p)), zeroed_positions(x.numel(), p))
 
-    numel = x.numel()
-    words = torch.empty((numel + 3) // 4, dtype=torch.long).random_(-(2**63), None)
-    # Whole numbers from -32768: those below the limit become 0, the others at least 1. Done in
-    # float32, since comparisons and products with booleans are several times slower.
-    mask = words.view(torch.int16)[:numel].to(torch.float32)
-    mask.sub_(dropped - _LEVELS // 2 - 1).clamp_(0.0, 1.0)
-    mask = mask.to(x.dtype).mul_(_LEVELS / (_LEVELS - dropped))
-    return x * mask.view(x.shape)
+
+def relu_dropout(x: Tensor, p: float, training: bool) -> Tensor:
+    r"""Applies a ReLU, then :func:`dropout`, in one step where that is faster.
+
+    Args:
+        x (torch.Tensor): The input, of any shape.
+        p (float): The probability of an element to be zeroed.
+        training (bool): If set to :obj:`False`, applies the ReLU alone.
+    """
+    if not training or p == 0.0:
+        return x.relu()
+    if not _is_sparse(x, p):
+        return F.dropout(x.relu(), p, training)
+    return _ZeroReLU.apply(x.contiguous() * (1.0 / (1.0 - p)), zeroed_positions(x.numel(), p))
+
+
+def norm_dropout(
+    x: Tensor, norm: torch.nn.LayerNorm, p: float, training: bool, relu: bool = False
+) -> Tensor:
+    r"""Applies a layer norm, a ReLU if wanted, then :func:`dropout`.
+
+    The scale :math:`1 / (1 - p)` goes into the affine parameters of the norm, so that it costs
+    nothing.
+
+    Args:
+        x (torch.Tensor): The input :math:`(*, F)`.
+        norm (torch.nn.LayerNorm): The layer norm over the last dimension.
+        p (float): The probability of an element to be zeroed.
+        training (bool): If set to :obj:`False`, drops nothing.
+        relu (bool, optional): Whether a ReLU comes in between. (default: :obj:`False`)
+    """
+    if not training or p == 0.0 or not _is_sparse(x, p):
+        x = norm(x)
+        return F.dropout(x.relu() if relu else x, p, training)
+    scale = 1.0 / (1.0 - p)
+    x = F.layer_norm(x, norm.normalized_shape, norm.weight * scale, norm.bias * scale, norm.eps)
+    return (_ZeroReLU if relu else _Zero).apply(x, zeroed_positions(x.numel(), p))
+
+
+def zeroed_positions(numel: int, p: float) -> Tensor:
+    r"""Draws the elements that a dropout zeroes, in ascending order.
+
+    Each of :obj:`numel` elements is among them with probability :obj:`p`, independently of the
+    others. Uses torch's generator of the CPU.
+
+    Args:
+        numel (int): The number of elements.
+        p (float): The probability, :math:`0 < p < 1`.
+    """
+    parts = [torch.empty(0, dtype=torch.long)]
+    last = -1
+    while last < numel - 1:
+        expected = (numel - 1 - last) * p
+        size = int(expected + 5.0 * math.sqrt(expected)) + 16  # almost always enough
+        # One 64-bit number makes two of 32 bits; v is uniform in [0, 1), finest where it is small.
+        bits = torch.empty((size + 1) // 2, dtype=torch.long).random_(-(2**63), None)
+        v = bits.view(torch.int32).float().abs_().mul_(2.0**-31).clamp_(max=1.0 - 2.0**-24)
+        gaps = v.neg_().log1p_().mul_(1.0 / math.log1p(-p)).long()  # geometric
+        positions = gaps.add_(1).cumsum_(0).add_(last)
+        parts.append(positions)
+        last = int(positions[-1])
+    positions = torch.cat(parts)
+    return positions[: int(torch.searchsorted(positions, numel))]
+
+
+def _is_sparse(x: Tensor, p: float) -> bool:
+    compiled = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    return x.device.type == "cpu" and 0.0 < p <= _MAX_SPARSE_P and not compiled
+
+
+class _Zero(torch.autograd.Function):
+    """Zeroes some elements of a tensor that nothing else reads, in place."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, positions: Tensor) -> Tensor:
+        ctx.save_for_backward(positions)
+        ctx.mark_dirty(x)
+        x.view(-1).index_fill_(0, positions, 0.0)
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (positions,) = ctx.saved_tensors
+        grad = grad.clone(memory_format=torch.contiguous_format)
+        return _Zero.apply(grad, positions), None
+
+
+class _ZeroReLU(torch.autograd.Function):
+    """As :class:`_Zero`, and a ReLU; what is zero has no gradient, whatever made it zero."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, positions: Tensor) -> Tensor:
+        ctx.mark_dirty(x)
+        x.relu_().view(-1).index_fill_(0, positions, 0.0)
+        ctx.save_for_backward(x)
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (out,) = ctx.saved_tensors
+        return torch.ops.aten.threshold_backward(grad, out, 0), None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -124,6 +125,39 @@ class _GraphAidedAttention(torch.autograd.Function):
             grad_query = _product(grad_score, query, colptr, source)
             grad_query += _product(reversed_(grad_score), query, rowptr, reverse_target)
         return grad_query, grad_value, None, None, None, None, None, None
+
+
+def normalize_rows(x: Tensor, eps: float = 1e-12) -> Tensor:
+    r"""Divides every row by its Euclidean norm, as :func:`torch.nn.functional.normalize`.
+
+    Reads and writes about half as much in the backward pass, which cannot be differentiated again.
+
+    Args:
+        x (torch.Tensor): The rows :math:`(N, F)`.
+        eps (float, optional): The smallest divisor. (default: :obj:`1e-12`)
+    """
+    return _NormalizeRows.apply(x, eps)
+
+
+class _NormalizeRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, eps: float) -> Tensor:
+        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        divisor = norm.clamp(min=eps)
+        out = x / divisor
+        ctx.save_for_backward(out, divisor, norm >= eps)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        out, divisor, is_unit = ctx.saved_tensors
+        radial = (grad * out).sum(dim=-1, keepdim=True).mul_(is_unit)
+        return torch.addcmul(grad, out, radial, value=-1.0).div_(divisor), None
+
+
+# Announced by PyTorch at the first use of a format that has been there since 2021.
+warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta", UserWarning)
 
 
 def _csr(weight: Tensor, pointers: Tensor, indices: Tensor, num_columns: int) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from narformer_pyg._checks import check_integer
-from narformer_pyg.nn.dropout import dropout
+from narformer_pyg.nn.dropout import norm_dropout
 from narformer_pyg.nn.grouped_linear import GroupedLinear, merge_groups, split_groups
 
 
@@ -59,10 +59,10 @@ class GroupedFeedForward(torch.nn.Module):
                 f"(got shape {list(x.shape)})"
             )
         groups = split_groups(x, self.num_groups)  # [num_groups, num_nodes, channels / num_groups]
-        groups = self.norm_1(self.lin_1.forward_groups(groups)).relu()
-        groups = dropout(groups, self.dropout, self.training)
-        groups = self.norm_2(self.lin_2.forward_groups(groups))
-        groups = dropout(groups, self.dropout, self.training)
+        groups = self.lin_1.forward_groups(groups)
+        groups = norm_dropout(groups, self.norm_1, self.dropout, self.training, relu=True)
+        groups = self.lin_2.forward_groups(groups)
+        groups = norm_dropout(groups, self.norm_2, self.dropout, self.training)
         return merge_groups(groups).view(x.shape)
 
     def __repr__(self) -> str:

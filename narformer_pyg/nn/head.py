@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from narformer_pyg.nn.dropout import dropout
+from narformer_pyg.nn.dropout import relu_dropout
 
 
 class PositiveRegressionHead(torch.nn.Module):
@@ -48,5 +48,5 @@ class PositiveRegressionHead(torch.nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         r"""Maps graph states to positive predictions."""
         for lin in (self.lin_1, self.lin_2):
-            x = dropout(lin(x).relu(), self.dropout, self.training)
+            x = relu_dropout(lin(x), self.dropout, self.training)
         return F.softplus(-self.lin_3(x))

@@ -6,7 +6,24 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch_geometric.utils import scatter
+
+
+def segment_sum(x: Tensor, batch: Tensor, num_graphs: int) -> Tensor:
+    r"""Sums node states :math:`(|V|, F)` over the nodes of each graph, to :math:`(|G|, F)`.
+
+    Adds whole rows, which is several times faster on the CPU than a scatter of every element and
+    the gather that is its gradient.
+    """
+    return x.new_zeros(num_graphs, x.size(-1)).index_add_(0, batch, x)
+
+
+def segment_mean(x: Tensor, batch: Tensor, num_graphs: int) -> Tensor:
+    r"""Averages node states :math:`(|V|, F)` over the nodes of each graph, to :math:`(|G|, F)`.
+
+    A graph without nodes has the mean zero.
+    """
+    count = x.new_zeros(num_graphs).index_add_(0, batch, x.new_ones(batch.numel()))
+    return segment_sum(x, batch, num_graphs) / count.clamp_(min=1).unsqueeze(-1)
 
 
 class SumReadout(torch.nn.Module):
@@ -18,14 +35,12 @@ class SumReadout(torch.nn.Module):
         - **output:** graph states :math:`(|\mathcal{G}|, F)`
     """
 
-    reduce = "sum"
-
     def reset_parameters(self) -> None:
         r"""Does nothing, since there is nothing to learn."""
 
     def forward(self, states: Sequence[Tensor], batch: Tensor, num_graphs: int) -> Tensor:
         r"""Reduces node states to graph states."""
-        return scatter(states[-1], batch, 0, num_graphs, reduce=self.reduce)
+        return segment_sum(states[-1], batch, num_graphs)
 
     def __repr__(self) -> str:
         return f"{self.__class__.__name__}()"
@@ -34,7 +49,9 @@ class SumReadout(torch.nn.Module):
 class MeanReadout(SumReadout):
     r"""The mean over the nodes after the last block. Shapes as in :class:`SumReadout`."""
 
-    reduce = "mean"
+    def forward(self, states: Sequence[Tensor], batch: Tensor, num_graphs: int) -> Tensor:
+        r"""Reduces node states to graph states."""
+        return segment_mean(states[-1], batch, num_graphs)
 
 
 class FusionReadout(torch.nn.Module):
@@ -67,9 +84,9 @@ class FusionReadout(torch.nn.Module):
 
     def forward(self, states: Sequence[Tensor], batch: Tensor, num_graphs: int) -> Tensor:
         r"""Reduces node states to graph states."""
-        means = scatter(torch.cat(list(states), dim=-1), batch, 0, num_graphs, reduce="mean")
-        weights = self.lin_2(self.lin_1(means).relu()).sigmoid()  # [num_graphs, num_blocks]
-        means = means.view(num_graphs, self.num_blocks, self.channels)
+        means = torch.stack([segment_mean(state, batch, num_graphs) for state in states], dim=1)
+        weights = self.lin_2(self.lin_1(means.flatten(1)).relu()).sigmoid()
+        # means: [num_graphs, num_blocks, channels], weights: [num_graphs, num_blocks]
         return (weights.unsqueeze(-1) * means).sum(dim=1)
 
     def __repr__(self) -> str:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from narformer_pyg.nn.dropout import dropout
+from narformer_pyg.nn.dropout import dropout, norm_dropout, relu_dropout, zeroed_positions
 
 
 def dropped(shape: tuple[int, ...], p: float) -> Tensor:
@@ -23,9 +23,11 @@ class TestDropout:
     def test_rate(self, p: float) -> None:
         torch.manual_seed(0)
         zeros = dropped((4_000_000,), p)
-        assert_probability(zeros, round(p * 65536) / 65536)
-        for lane in range(4):  # four elements share one random number
-            assert_probability(zeros[lane::4], round(p * 65536) / 65536)
+        assert_probability(zeros, p)
+        for part in zeros.chunk(4):
+            assert_probability(part, p)
+        for lane in range(4):
+            assert_probability(zeros[lane::4], p)
 
     @pytest.mark.parametrize("lag", [1, 2, 3, 4, 8])
     def test_neighbours_are_independent(self, lag: int) -> None:
@@ -61,9 +63,10 @@ class TestDropout:
         assert dropout(x, 0.5, training=False) is x
         assert dropout(x, 0.0, training=True) is x
 
-    def test_gradient_has_the_same_mask(self) -> None:
+    @pytest.mark.parametrize("p", [0.5, 0.2])
+    def test_gradient_has_the_same_mask(self, p: float) -> None:
         x = torch.ones(999, requires_grad=True)
-        out = dropout(x, 0.5, training=True)
+        out = dropout(x, p, training=True)
         out.sum().backward()
         assert torch.equal(x.grad, out.detach())
         assert 0 < int((x.grad == 0).sum()) < 999
@@ -73,20 +76,45 @@ class TestDropout:
     def test_types_and_sizes(self, shape: tuple[int, ...], dtype: torch.dtype) -> None:
         torch.manual_seed(0)
         x = torch.rand(shape).to(dtype) + 1
-        out = dropout(x, 0.5, training=True)
-        assert out.dtype == dtype
-        assert out.shape == shape
-        assert torch.equal(out, torch.where(out == 0, torch.zeros_like(x), 2 * x))
+        for p in (0.5, 0.2):
+            out = dropout(x, p, training=True)
+            assert out.dtype == dtype
+            assert out.shape == shape
+            torch.testing.assert_close(out, torch.where(out == 0, 0, x * (1 / (1 - p))))
+
+    @pytest.mark.parametrize("p", [0.25, 0.05, 0.01])
+    def test_distances_are_geometric(self, p: float) -> None:
+        torch.manual_seed(2)
+        gaps = zeroed_positions(8_000_000, p).diff()
+        assert int(gaps.min()) == 1
+        for k in range(1, 8):
+            assert_probability((gaps > k).double(), (1 - p) ** k)
+        far = math.ceil(math.log(1e-3) / math.log1p(-p))
+        assert_probability((gaps > far).double(), (1 - p) ** far)
+
+    @pytest.mark.parametrize("numel", [0, 1, 2, 7, 100])
+    def test_positions_of_few_elements(self, numel: int) -> None:
+        torch.manual_seed(3)
+        counts = torch.zeros(numel)
+        for _ in range(2000):
+            positions = zeroed_positions(numel, 0.2)
+            assert bool((positions.diff() > 0).all())
+            counts[positions] += 1
+        if numel > 0:
+            assert float(((counts / 2000 - 0.2) / math.sqrt(0.16 / 2000)).abs().max()) < 5
 
     def test_double_precision(self) -> None:
         torch.manual_seed(0)
         out = dropout(torch.ones(100, dtype=torch.double), 0.3, training=True)
-        scale = 65536 / (65536 - round(0.3 * 65536))
-        assert out.max().item() == pytest.approx(scale, abs=1e-15)
+        assert out.max().item() == pytest.approx(1 / 0.7, abs=1e-15)
 
     def test_non_contiguous(self) -> None:
         torch.manual_seed(0)
         x = (torch.rand(50, 40) + 1).t()
+        before = x.clone()
+        out = dropout(x, 0.2, training=True)
+        torch.testing.assert_close(out, torch.where(out == 0, 0, x * 1.25))
+        assert torch.equal(x, before)
         out = dropout(x, 0.5, training=True)
         assert torch.equal(out, torch.where(out == 0, torch.zeros_like(x), 2 * x))
         zeros = (out == 0).double()
@@ -100,3 +128,48 @@ class TestDropout:
 
     def test_everything_dropped(self) -> None:
         assert not dropout(torch.ones(100), 1.0, training=True).any()
+
+
+class TestFused:
+    """Each equals its parts for the same seed."""
+
+    @pytest.mark.parametrize("p", [0.0, 0.1, 0.5])
+    @pytest.mark.parametrize("training", [True, False])
+    def test_relu(self, p: float, training: bool) -> None:
+        x = torch.randn(70, 30, requires_grad=True)
+        torch.manual_seed(4)
+        out = relu_dropout(x, p, training)
+        torch.manual_seed(4)
+        expected = dropout(x.relu(), p, training)
+        torch.testing.assert_close(out, expected)
+        weight = torch.randn_like(out)
+        (grad,) = torch.autograd.grad(out, x, weight)
+        torch.testing.assert_close(grad, torch.autograd.grad(expected, x, weight)[0])
+
+    @pytest.mark.parametrize("p", [0.0, 0.1, 0.5])
+    @pytest.mark.parametrize("training", [True, False])
+    @pytest.mark.parametrize("relu", [True, False])
+    def test_norm(self, p: float, training: bool, relu: bool) -> None:
+        torch.manual_seed(5)
+        norm = torch.nn.LayerNorm(30)
+        torch.nn.init.normal_(norm.weight)
+        torch.nn.init.normal_(norm.bias)
+        x = torch.randn(4, 20, 30, requires_grad=True)
+        torch.manual_seed(4)
+        out = norm_dropout(x, norm, p, training, relu)
+        torch.manual_seed(4)
+        expected = dropout(norm(x).relu() if relu else norm(x), p, training)
+        torch.testing.assert_close(out, expected)
+        inputs, weight = [x, norm.weight, norm.bias], torch.randn_like(out)
+        grads = torch.autograd.grad(out, inputs, weight)
+        torch.testing.assert_close(grads, torch.autograd.grad(expected, inputs, weight))
+
+    def test_twice_differentiable(self) -> None:
+        x = torch.randn(6, 5, dtype=torch.double, requires_grad=True)
+
+        def run(x: Tensor) -> Tensor:
+            torch.manual_seed(4)
+            return relu_dropout(x, 0.2, True) + dropout(x.square(), 0.2, True)
+
+        assert torch.autograd.gradcheck(run, x)
+        assert torch.autograd.gradgradcheck(run, x)

@@ -13,6 +13,7 @@ from narformer_pyg.nn.functional import (
     EPSILON,
     graph_aided_attention,
     is_fusable,
+    normalize_rows,
     sort_edges,
 )
 
@@ -92,6 +93,19 @@ def test_sorted_edges_are_used_as_they_are() -> None:
     assert torch.equal(sort_edges(unsorted, 8).as_tensor(), once.as_tensor())
     # Pointers of another number of nodes would not fit.
     assert sort_edges(once, 9).sparse_size() == (9, 9)
+
+
+def test_normalize_rows() -> None:
+    x = torch.randn(7, 5, dtype=torch.double)
+    x[2] = 0.0
+    x[3] *= 1e-14  # below the smallest divisor
+    x.requires_grad_()
+    out, expected = normalize_rows(x), torch.nn.functional.normalize(x, dim=-1)
+    torch.testing.assert_close(out, expected)
+    weight = torch.randn_like(x)
+    (grad,) = torch.autograd.grad(out, x, weight)
+    torch.testing.assert_close(grad, torch.autograd.grad(expected, x, weight)[0])
+    assert torch.autograd.gradcheck(normalize_rows, x[4:].detach().requires_grad_())
 
 
 class TestLayer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, cast
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch_geometric import EdgeIndex
@@ -19,6 +20,7 @@ from narformer_pyg.nn.functional import (
     EPSILON,
     graph_aided_attention,
     is_fusable,
+    normalize_rows,
     sort_edges,
 )
 
@@ -132,16 +134,15 @@ class GraphAidedAttentionConv(MessagePassing):
         edges = edge_index.as_tensor() if isinstance(edge_index, EdgeIndex) else edge_index
         check_edge_index(edges, num_nodes)
 
+        fused = not return_attention_weights and self._is_fused(x)
         if self.lin_d is not None:
-            # How many edges arrive at each node; the same for every feature. [num_nodes, 1]
             target = edges[1 if self.flow == "source_to_target" else 0]
-            degree = scatter(x.new_ones(target.numel()), target, 0, num_nodes, reduce="sum")
-            x = self.lin_d(degree.unsqueeze(-1)).sigmoid() * x
+            x = self._gate(target, num_nodes, fused, x) * x
 
         query = self.lin_qk(x).sigmoid()  # [num_nodes, in_channels]
 
         alpha: Tensor | None = None
-        if not return_attention_weights and self._is_fused(x):
+        if fused:
             edge_index = sort_edges(edge_index, num_nodes)
         else:
             edge_index = edges
@@ -152,13 +153,27 @@ class GraphAidedAttentionConv(MessagePassing):
         out = self.propagate(edge_index, x=x, query=query, alpha=alpha)  # [num_nodes, in_channels]
         out = self.lin_l(out)
         if self.lin_r is not None:
-            out = out + self.lin_r(x)
+            if fused and out.dtype == x.dtype == self.lin_r.weight.dtype:
+                out.addmm_(x, self.lin_r.weight.t())  # nothing else needs what was there
+            else:
+                out = out + self.lin_r(x)
         if self.normalize:
-            out = F.normalize(out, p=2.0, dim=-1)
+            out = normalize_rows(out) if fused else F.normalize(out, p=2.0, dim=-1)
 
         if return_attention_weights:
             return out, (edge_index, cast(Tensor, alpha))
         return out
+
+    def _gate(self, target: Tensor, num_nodes: int, fused: bool, x: Tensor) -> Tensor:
+        """Returns a factor for every feature, which depends on the number of incoming edges."""
+        lin_d = cast(Linear, self.lin_d)
+        degree = scatter(x.new_ones(target.numel()), target, 0, num_nodes, reduce="sum")
+        if fused and x.device.type == "cpu" and num_nodes > 0:
+            # Few degrees occur: look their gates up.
+            table = torch.arange(int(degree.max()) + 1, dtype=x.dtype)
+            if table.numel() < num_nodes:
+                return lin_d(table.unsqueeze(-1)).sigmoid().index_select(0, degree.long())
+        return lin_d(degree.unsqueeze(-1)).sigmoid()
 
     def edge_update(
         self, query_i: Tensor, query_j: Tensor, index: Tensor, size_i: int | None

@@ -33,7 +33,7 @@ def test_names() -> None:
 @pytest.mark.parametrize("readout", ["fusion", "sum", "mean"])
 @pytest.mark.parametrize("name", list_models())
 def test_model(name: str, readout: str, tmp_path: Path) -> None:
-    torch.manual_seed(0)
+    torch.manual_seed(1)
     encoder = CellTokenEncoder(7, 8, num_frequencies=4)
     model = create_model(
         name,
