@@ -10,62 +10,32 @@ from __future__ import annotations
 
 import argparse
 import logging
-import statistics
-import time
-from collections.abc import Iterable
-from pathlib import Path
-from typing import Any
+from collections import deque
+from functools import partial
 
-import torch
+import common
 from torch_geometric.loader import DataLoader
 
 from narformer_pyg.datasets import NASBench201
 from narformer_pyg.loader import DeviceLoader
-from narformer_pyg.training.report import environment, write_json
 
 log = logging.getLogger("loader")
 
 
 def parse_arguments() -> argparse.Namespace:
     """Reads the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = common.create_parser(
+        __doc__, repeats=10, threads=1, repeats_help="epochs of each loader"
     )
     parser.add_argument("--dataset_size", type=int, default=15625, help="cells (default: all)")
     parser.add_argument("--batch_size", type=int, default=128, help="graphs in a batch")
-    parser.add_argument("--repeats", type=int, default=10, help="epochs of each loader")
-    parser.add_argument("--threads", type=int, default=1, help="threads of PyTorch")
-    parser.add_argument("--out", type=Path, help="JSON file for the results")
-    args = parser.parse_args()
-    for name in ("dataset_size", "batch_size", "repeats", "threads"):
-        if getattr(args, name) < 1:
-            parser.error(f"Expected '--{name}' to be positive (got {getattr(args, name)})")
-    return args
-
-
-def batches_per_second(loader: Iterable[Any]) -> float:
-    """Times one epoch."""
-    num_batches = 0
-    start = time.perf_counter()
-    for _ in loader:
-        num_batches += 1
-    return num_batches / (time.perf_counter() - start)
-
-
-def summary(values: list[float]) -> dict[str, float]:
-    """Returns the median and the spread of repeated measurements."""
-    return {
-        "median": round(statistics.median(values), 1),
-        "min": round(min(values), 1),
-        "max": round(max(values), 1),
-    }
+    return common.parse_args(parser, {"dataset_size": 256, "batch_size": 32, "repeats": 2})
 
 
 def main() -> None:
     """Measures, reports and writes the results."""
     args = parse_arguments()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    torch.set_num_threads(args.threads)
     dataset = NASBench201()
     if args.dataset_size > len(dataset):
         raise SystemExit(
@@ -78,28 +48,18 @@ def main() -> None:
         "DeviceLoader": DeviceLoader(dataset, args.batch_size, shuffle=True),
         "DataLoader": DataLoader(dataset, args.batch_size, shuffle=True),
     }
-    for loader in loaders.values():  # PyG's dataset keeps single graphs from its first epoch on
-        batches_per_second(loader)
-    rates: dict[str, list[float]] = {name: [] for name in loaders}
-    for _ in range(args.repeats):
-        for name, loader in loaders.items():
-            rates[name].append(batches_per_second(loader))
+    # An epoch of each before: PyG's dataset keeps single graphs from its first epoch on.
+    epochs = {name: partial(deque, loader, maxlen=0) for name, loader in loaders.items()}
+    seconds = common.interleave(epochs, args.repeats, warmup=1)
+    rates = {name: [len(loaders[name]) / s for s in values] for name, values in seconds.items()}
 
-    device, pyg = rates["DeviceLoader"], rates["DataLoader"]
-    ratios = [a / b for a, b in zip(device, pyg, strict=True)]
-    ratio = summary(ratios)
-    ratio["of_medians"] = round(statistics.median(device) / statistics.median(pyg), 1)
+    ratio = common.ratio(rates["DeviceLoader"], rates["DataLoader"], digits=1)
     results = {
-        "settings": {
-            "dataset": "NASBench201",
-            "dataset_size": len(dataset),
-            "batch_size": args.batch_size,
-            "repeats": args.repeats,
-            "threads": args.threads,
+        "settings": {"dataset": "NASBench201", **common.settings(args)},
+        "batches_per_second": {
+            name: common.summary(values, digits=1) for name, values in rates.items()
         },
-        "batches_per_second": {name: summary(values) for name, values in rates.items()},
         "ratio": ratio,
-        "environment": environment(),
     }
     for name, values in results["batches_per_second"].items():
         log.info("%-13s %9.1f batches/s (%.1f .. %.1f)", name, *values.values())
@@ -107,8 +67,7 @@ def main() -> None:
         "ratio         %9.1f of the medians (%.1f .. %.1f a repeat)",
         *(ratio[name] for name in ("of_medians", "min", "max")),
     )
-    if args.out is not None:
-        write_json(args.out, results)
+    common.write_results(args.out, results)
 
 
 if __name__ == "__main__":
