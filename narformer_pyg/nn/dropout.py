@@ -66,7 +66,7 @@ def norm_dropout(
     """
     if not training or p == 0.0 or not _is_sparse(x, p):
         x = norm(x)
-        return F.dropout(x.relu() if relu else x, p, training)
+        return F.dropout(x.relu_() if relu else x, p, training)
     scale = 1.0 / (1.0 - p)
     x = F.layer_norm(x, norm.normalized_shape, norm.weight * scale, norm.bias * scale, norm.eps)
     return (_ZeroReLU if relu else _Zero).apply(x, zeroed_positions(x.numel(), p))

@@ -9,6 +9,9 @@ from narformer_pyg._checks import check_integer
 from narformer_pyg.nn.dropout import norm_dropout
 from narformer_pyg.nn.grouped_linear import GroupedLinear, merge_groups, split_groups
 
+# Of the hidden features, during inference: 2 MB in single precision.
+_CACHED_ELEMENTS = 1 << 19
+
 
 class GroupedFeedForward(torch.nn.Module):
     r"""A two-layer perceptron on groups of features, with a layer norm in every group.
@@ -58,12 +61,25 @@ class GroupedFeedForward(torch.nn.Module):
                 f"Expected the last dimension of 'x' to be {self.channels} "
                 f"(got shape {list(x.shape)})"
             )
-        groups = split_groups(x, self.num_groups)  # [num_groups, num_nodes, channels / num_groups]
-        groups = self.lin_1.forward_groups(groups)
+        rows = x.reshape(-1, self.channels)
+        # Without a backward pass nobody needs the hidden features, which are several times larger
+        # than the input: some rows at a time, they stay in the cache.
+        num_rows = max(_CACHED_ELEMENTS // self.lin_1.out_channels, 1)
+        if rows.size(0) <= num_rows or not self._is_in_parts(x):
+            return merge_groups(self._forward_groups(rows)).view(x.shape)
+        parts = [merge_groups(self._forward_groups(part)) for part in rows.split(num_rows)]
+        return torch.cat(parts).view(x.shape)
+
+    def _is_in_parts(self, x: Tensor) -> bool:
+        compiled = torch.compiler.is_compiling() or torch.jit.is_tracing()
+        return x.device.type == "cpu" and not torch.is_grad_enabled() and not compiled
+
+    def _forward_groups(self, x: Tensor) -> Tensor:
+        """Maps features [num_rows, channels] to [num_groups, num_rows, channels / num_groups]."""
+        groups = self.lin_1.forward_groups(split_groups(x, self.num_groups))
         groups = norm_dropout(groups, self.norm_1, self.dropout, self.training, relu=True)
         groups = self.lin_2.forward_groups(groups)
-        groups = norm_dropout(groups, self.norm_2, self.dropout, self.training)
-        return merge_groups(groups).view(x.shape)
+        return norm_dropout(groups, self.norm_2, self.dropout, self.training)
 
     def __repr__(self) -> str:
         return (

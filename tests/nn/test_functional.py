@@ -136,6 +136,18 @@ class TestLayer:
         handle.remove()
         self.run(conv, True, monkeypatch)
 
+    def test_hooks_around_the_fused_way_are_called(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        torch.manual_seed(0)
+        conv = GraphAidedAttentionConv(8, 8)
+        out = self.run(conv, True, monkeypatch)
+        seen = []
+        conv.register_propagate_forward_hook(lambda module, inputs, output: seen.append(1))
+        conv.register_message_and_aggregate_forward_hook(
+            lambda module, inputs, output: seen.append(2)
+        )
+        torch.testing.assert_close(self.run(conv, True, monkeypatch), out)
+        assert seen == [2, 1]
+
     def test_subclass_with_messages_of_its_own(self, monkeypatch: pytest.MonkeyPatch) -> None:
         class Doubled(GraphAidedAttentionConv):
             def message(self, x_j: Tensor, alpha: Tensor) -> Tensor:

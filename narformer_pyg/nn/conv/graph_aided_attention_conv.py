@@ -149,8 +149,13 @@ class GraphAidedAttentionConv(MessagePassing):
             # edge_updater_type: (query: Tensor)
             alpha = self.edge_updater(edge_index, query=query)  # [num_edges]
 
-        # propagate_type: (x: Tensor, query: Tensor, alpha: OptTensor)
-        out = self.propagate(edge_index, x=x, query=query, alpha=alpha)  # [num_nodes, in_channels]
+        if fused and not self._is_propagation_watched():
+            # What `propagate` would call; its preparations take longer than a small graph.
+            out = self.message_and_aggregate(cast(EdgeIndex, edge_index), x, query)
+        else:
+            # propagate_type: (x: Tensor, query: Tensor, alpha: OptTensor)
+            out = self.propagate(edge_index, x=x, query=query, alpha=alpha)
+        # out: [num_nodes, in_channels]
         out = self.lin_l(out)
         if self.lin_r is not None:
             if fused and out.dtype == x.dtype == self.lin_r.weight.dtype:
@@ -203,6 +208,14 @@ class GraphAidedAttentionConv(MessagePassing):
         )
         watched = self.explain or any(hooks)
         return self.fuse and not own_messages and not watched and is_fusable(x)
+
+    def _is_propagation_watched(self) -> bool:
+        return bool(
+            self._propagate_forward_pre_hooks
+            or self._propagate_forward_hooks
+            or self._message_and_aggregate_forward_pre_hooks
+            or self._message_and_aggregate_forward_hooks
+        )
 
     def message_and_aggregate(self, edge_index: EdgeIndex, x: Tensor, query: Tensor) -> Tensor:
         """Does all three steps at once; see :mod:`narformer_pyg.nn.functional`."""
