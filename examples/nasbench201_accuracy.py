@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -110,6 +111,20 @@ def parse_args() -> argparse.Namespace:
         "--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)"
     )
     parser.add_argument(
+        "--devices",
+        type=int,
+        default=1,
+        help="GPUs of this machine, or processes on the CPU, that share the training; needs --out "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--num_nodes",
+        type=int,
+        default=1,
+        help="machines that share the training, with the same command on each through torchrun "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
         "--precision",
         choices=("32-true", "bf16-mixed", "16-mixed"),
         default="32-true",
@@ -140,6 +155,11 @@ def main() -> None:
             "Expected '--val_size' to be positive with '--select best', since epochs are chosen on "
             "validation cells (got 0)"
         )
+    if args.devices * args.num_nodes > 1 and args.out is None:
+        raise ValueError(
+            "Expected '--out' to be given with '--devices' or '--num_nodes' above 1, so that all "
+            "processes use the same folder (got none)"
+        )
     device = resolve_device(args.device)
 
     # What to train on, and how:
@@ -159,10 +179,14 @@ def main() -> None:
     predictor = ArchitecturePredictor(token_encoder, model, [args.target], [target.unit], scale)
     num_parameters = sum(p.numel() for p in predictor.parameters())
 
-    out = prepare_folder(args, test_target)
-    split.save(out / "split.json")
-    print(f"Training {args.model} ({num_parameters:,} parameters) on {args.target} of "
-          f"{args.train_size} cells, recipe '{recipe.name}', {recipe.epochs} epochs.")  # fmt: skip
+    is_first = all(int(os.environ.get(name) or 0) == 0 for name in ("RANK", "LOCAL_RANK"))
+    out = prepare_folder(args, test_target) if is_first else args.out
+    if is_first:
+        split.save(out / "split.json")
+        print(
+            f"Training {args.model} ({num_parameters:,} parameters) on {args.target} of "
+            f"{args.train_size} cells, recipe '{recipe.name}', {recipe.epochs} epochs."
+        )
 
     checkpoint = out / "training.ckpt"
     try:
@@ -174,12 +198,16 @@ def main() -> None:
             select=args.select,
             seed=args.seed,
             device=args.device,
+            devices=args.devices,
+            num_nodes=args.num_nodes,
             precision=args.precision,
             checkpoint=checkpoint,
             resume=checkpoint if args.resume and checkpoint.is_file() else None,
         )
     except KeyboardInterrupt:
         sys.exit(f"Interrupted; run the same command with '--resume --out {out}' to go on.")
+    if result.rank > 0:
+        return  # the first process goes on with the same parameters
     predictor.save_pretrained(out)
 
     # How good it is on all cells, and on those whose labels it has not seen:
@@ -251,7 +279,7 @@ def override(recipe: Recipe, args: argparse.Namespace) -> Recipe:
 
 def prepare_folder(args: argparse.Namespace, test_target: str) -> Path:
     """Makes the folder of the results, or checks that of the run to go on with."""
-    ignored = {"out", "resume", "threads", "device"}
+    ignored = {"out", "resume", "threads", "device", "devices", "num_nodes"}
     settings = {k: v for k, v in vars(args).items() if k not in ignored}
     settings["test_target"] = test_target
     out = args.out or default_folder(args)

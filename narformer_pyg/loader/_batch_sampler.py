@@ -59,6 +59,7 @@ class ResumableBatchSampler:
                 f"Expected 'batch_size' to be at most the number of graphs, {self.num_graphs}, "
                 f"when 'drop_last' is set: no batch would be left (got {self.batch_size})"
             )
+        self.rank, self.world_size = 0, 1
         self.generator = _make_generator(generator, seed)
         self._epoch_start: Tensor | None = None  # generator state, while an epoch is running
         self._num_done = 0
@@ -70,9 +71,36 @@ class ResumableBatchSampler:
             return torch.randperm(self.num_graphs, generator=self.generator)
         return torch.arange(self.num_graphs)
 
+    def shard(self, rank: int, world_size: int) -> None:
+        r"""Makes this sampler give one of several processes its part of every batch.
+
+        All processes draw the same order, so they need the same seed. The batches of all of them
+        together are those of one process with :obj:`world_size` times the batch size; where the
+        last one has fewer graphs than there are processes, some are repeated.
+
+        Args:
+            rank (int): The process, from :obj:`0`.
+            world_size (int): The number of processes.
+        """
+        self.world_size = check_integer("world_size", world_size)
+        if check_integer("rank", rank, least=0) >= world_size:
+            raise ValueError(
+                f"Expected 'rank' to be less than 'world_size' (got {rank} and {world_size})"
+            )
+        self.rank = rank
+
+    def _split(self, ids: Tensor) -> list[Tensor]:
+        """Returns the batches of this process."""
+        batches = list(ids.split(self.batch_size * self.world_size))
+        if self.world_size == 1:
+            return batches
+        if len(batches[-1]) < self.world_size:
+            batches[-1] = batches[-1][torch.arange(self.world_size) % len(batches[-1])]
+        return [batch.tensor_split(self.world_size)[self.rank] for batch in batches]
+
     def _epoch(self) -> list[Tensor]:
         """Returns the batches of a new epoch, an incomplete last one included."""
-        return list(self._draw().split(self.batch_size))
+        return self._split(self._draw())
 
     def __iter__(self) -> Iterator[Tensor]:
         start, self._num_skipped = self._num_skipped, 0
@@ -87,9 +115,8 @@ class ResumableBatchSampler:
             yield batches[i]
 
     def __len__(self) -> int:
-        if self.drop_last:
-            return self.num_graphs // self.batch_size
-        return -(-self.num_graphs // self.batch_size)
+        size = self.batch_size * self.world_size
+        return self.num_graphs // size if self.drop_last else -(-self.num_graphs // size)
 
     def state_dict(self) -> dict[str, Any]:
         r"""Returns what :meth:`load_state_dict` needs to go on from here.

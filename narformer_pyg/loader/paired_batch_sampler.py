@@ -64,12 +64,8 @@ class PairedBatchSampler(ResumableBatchSampler):
         if self.num_copies > 1:
             chosen = torch.randint(self.num_copies, copies.size(), generator=self.generator)
             copies += self.num_graphs * chosen
-        return [
-            torch.cat(pair)
-            for pair in zip(
-                originals.split(self.batch_size), copies.split(self.batch_size), strict=True
-            )
-        ]
+        pairs = zip(self._split(originals), self._split(copies), strict=True)
+        return [torch.cat(pair) for pair in pairs]
 
     def __repr__(self) -> str:
         return (

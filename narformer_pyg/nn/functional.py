@@ -156,8 +156,10 @@ class _NormalizeRows(torch.autograd.Function):
         return torch.addcmul(grad, out, radial, value=-1.0).div_(divisor), None
 
 
-# Announced by PyTorch at the first use of a format that has been there since 2021.
-warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta", UserWarning)
+# PyTorch announces once per process that this format, there since 2021, is in beta.
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    torch.sparse_csr_tensor([0, 0], torch.empty(0, dtype=torch.long), torch.empty(0), (1, 1))
 
 
 def _csr(weight: Tensor, pointers: Tensor, indices: Tensor, num_columns: int) -> Tensor:

@@ -76,7 +76,13 @@ class ResumableCheckpoint(Checkpoint):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves, unless the last time was a moment ago."""
         is_last = trainer.current_epoch + 1 == trainer.max_epochs
-        if is_last or time.monotonic() - self._last >= self.every_seconds:
+        is_due = is_last or time.monotonic() - self._last >= self.every_seconds
+        # All processes take part in saving, so the clock of the first one decides.
+        if not trainer.strategy.broadcast(is_due):
+            return
+        if trainer.is_global_zero:
             with atomic_write(self.path) as temporary:
                 trainer.save_checkpoint(temporary, weights_only=False)
-            self._last = time.monotonic()
+        else:
+            trainer.save_checkpoint(self.path, weights_only=False)  # writes nothing
+        self._last = time.monotonic()

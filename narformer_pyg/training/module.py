@@ -75,6 +75,12 @@ class PredictorModule(LightningModule):
         self._random_state: dict[str, Any] | None = None
         self._clock = 0.0
 
+    def setup(self, stage: str) -> None:
+        """Gives each of several processes its part of the batches, on its device."""
+        if self.trainer.world_size > 1:
+            self.loader.to(self.trainer.strategy.root_device)
+            self.loader.batch_sampler.shard(self.trainer.global_rank, self.trainer.world_size)
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Returns the recipe's loss of a batch."""
         recipe = self.recipe
@@ -127,10 +133,13 @@ class PredictorModule(LightningModule):
             if self.device.type == "cuda" and "cuda" in self._random_state:
                 torch.cuda.set_rng_state(self._random_state["cuda"].cpu(), self.device)
             self._random_state = None
+        if self.trainer.global_rank > 0:  # another dropout on other graphs
+            torch.manual_seed(int(torch.randint(2**62, ())) + self.trainer.global_rank)
 
     def on_train_epoch_end(self) -> None:
         """Logs the mean loss; stops where it is no longer a number."""
-        loss = float(torch.stack(self._epoch_losses).mean())
+        mean = torch.stack(self._epoch_losses).mean()
+        loss = float(self.trainer.strategy.reduce(mean, reduce_op="mean"))
         self._epoch_losses.clear()
         if not torch.isfinite(torch.tensor(loss)):
             raise FloatingPointError(

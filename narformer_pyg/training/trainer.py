@@ -42,12 +42,15 @@ class FitResult:
         seconds (float): Seconds of training, validation and checkpoints included.
         epochs (int): Epochs trained.
         selected_epoch (int): The epoch whose parameters the predictor now has.
+        rank (int): The number of this process among those that trained; the first one, :obj:`0`,
+            writes results.
     """
 
     history: list[dict[str, float]]
     seconds: float
     epochs: int
     selected_epoch: int
+    rank: int = 0
 
 
 def label_scale(kind: str, labels: Tensor) -> float:
@@ -72,6 +75,8 @@ def fit(
     validate_every: int = 10,
     seed: int = 0,
     device: str = "auto",
+    devices: int = 1,
+    num_nodes: int = 1,
     precision: str = "32-true",
     checkpoint: str | os.PathLike[str] | None = None,
     checkpoint_every_seconds: float = 30.0,
@@ -97,6 +102,12 @@ def fit(
             (default: :obj:`0`)
         device (str, optional): :obj:`"auto"`, :obj:`"cpu"`, :obj:`"cuda"` or :obj:`"cuda:1"`.
             (default: :obj:`"auto"`)
+        devices (int, optional): GPUs of this machine to train on, or processes on the CPU. Each
+            takes batches of :obj:`recipe.batch_size` graphs, and their gradients are averaged: one
+            step is that of a batch as large as all of them (losses that compare graphs do so
+            within the part of a process). The script is started once for each, by Lightning or by
+            :obj:`torchrun`; all end with the same parameters. (default: :obj:`1`)
+        num_nodes (int, optional): Machines with as many devices each. (default: :obj:`1`)
         precision (str, optional): A precision of Lightning, for instance :obj:`"bf16-mixed"`.
             (default: :obj:`"32-true"`)
         checkpoint (str or os.PathLike, optional): A file that always holds a complete state to
@@ -104,7 +115,7 @@ def fit(
         checkpoint_every_seconds (float, optional): Seconds between two such states.
             (default: :obj:`30.0`)
         resume (str or os.PathLike, optional): Such a file to go on from. The result is that of an
-            undisturbed run. (default: :obj:`None`)
+            undisturbed run, where one process trains. (default: :obj:`None`)
         progress (bool, optional): Whether to show a progress bar. (default: :obj:`True`)
         callbacks (sequence of Callback, optional): Additional callbacks of Lightning.
             (default: :obj:`()`)
@@ -125,6 +136,7 @@ def fit(
             "labels (got None)"
         )
     check_integer("validate_every", validate_every)
+    num_processes = check_integer("devices", devices) * check_integer("num_nodes", num_nodes)
     check_seed(seed)
     labels = check_labels("train_set", train_set, predictor.model.out_channels)
     if val_set is not None:
@@ -135,6 +147,11 @@ def fit(
                 f"their order is what is validated (got {len(val_labels)} equal ones)"
             )
     target_device = resolve_device(device)
+    if target_device.type == "cuda" and devices > torch.cuda.device_count():
+        raise ValueError(
+            f"Expected 'devices' to be at most {torch.cuda.device_count()}, the GPUs of this "
+            f"machine (got {devices})"
+        )
     if precision == "16-mixed" and target_device.type == "cpu":
         raise ValueError(
             "Expected 'precision' to be '32-true' or 'bf16-mixed' on the CPU (got '16-mixed')"
@@ -143,6 +160,8 @@ def fit(
         check_folder(checkpoint)
     torch.manual_seed(seed)
     identity = _identity(predictor, labels, recipe, seed, precision)
+    if num_processes > 1:
+        identity["num_processes"] = num_processes
     module = PredictorModule(
         predictor,
         recipe,
@@ -164,7 +183,9 @@ def fit(
     with _quiet_lightning():
         trainer = Trainer(
             accelerator="gpu" if target_device.type == "cuda" else "cpu",
-            devices=1 if target_device.index is None else [target_device.index],
+            devices=_devices(target_device, devices),
+            num_nodes=num_nodes,
+            strategy="auto" if num_processes == 1 else "ddp",
             precision=precision,
             max_epochs=recipe.epochs,
             check_val_every_n_epoch=min(validate_every, recipe.epochs),
@@ -198,7 +219,9 @@ def fit(
             "every one; train longer or use select='last'"
         )
     predictor.to("cpu").eval()
-    return FitResult(module.history, module.seconds, len(module.history), selected)
+    return FitResult(
+        module.history, module.seconds, len(module.history), selected, trainer.global_rank
+    )
 
 
 def check_labels(argument: str, graphs: Graphs, num_targets: int) -> Tensor:
@@ -226,6 +249,11 @@ def check_labels(argument: str, graphs: Graphs, num_targets: int) -> Tensor:
             "graphs in total); leave out graphs without a label"
         )
     return labels
+
+
+def _devices(device: torch.device, devices: int) -> int | list[int]:
+    """Returns the argument of Lightning's trainer: a number, or the one GPU that was asked for."""
+    return devices if devices > 1 or device.index is None else [device.index]
 
 
 def _training_loader(

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch_geometric.data import Batch, Data, InMemoryDataset
+from tqdm.auto import tqdm
 
 from narformer_pyg import __version__
 from narformer_pyg._checks import check_integer, resolve_device
@@ -104,7 +105,11 @@ class ArchitecturePredictor(torch.nn.Module):
 
     @torch.no_grad()
     def predict(
-        self, architectures: Any, batch_size: int = 512, device: torch.device | str | None = None
+        self,
+        architectures: Any,
+        batch_size: int = 512,
+        device: torch.device | str | None = None,
+        progress: bool = False,
     ) -> Tensor:
         r"""Predicts the targets of architectures.
 
@@ -117,6 +122,7 @@ class ArchitecturePredictor(torch.nn.Module):
                 (default: :obj:`512`)
             device (torch.device or str, optional): Where to run. By default, where the parameters
                 are. The predictor stays where it is. (default: :obj:`None`)
+            progress (bool, optional): Whether to show a progress bar. (default: :obj:`False`)
 
         Returns:
             torch.Tensor: Predictions on the CPU: :math:`(n, T)`, or :math:`(T)` for a single one.
@@ -142,7 +148,13 @@ class ArchitecturePredictor(torch.nn.Module):
         self.to(device).eval()
         try:
             loader = DeviceLoader(graphs, batch_size, device=device)
-            prediction = torch.cat([self(batch).float() for batch in loader]).cpu()
+            bar = tqdm(total=len(graphs), desc="Predicting", unit="graph", disable=not progress)
+            parts = []
+            with bar:
+                for batch in loader:
+                    parts.append(self(batch).float())
+                    bar.update(batch.num_graphs)
+            prediction = torch.cat(parts).cpu()
         finally:
             self.to(before)
             for module, mode in training.items():  # parts may have been frozen with eval()

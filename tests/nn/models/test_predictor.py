@@ -30,6 +30,15 @@ def create(scale: Any = 1.0, seed: int = 0, **kwargs: Any) -> ArchitecturePredic
 
 
 class TestPredict:
+    def test_progress(self, capsys: pytest.CaptureFixture[str]) -> None:
+        predictor = create()
+        graphs = list(FakeNAS(5))
+        expected = predictor.predict(graphs)
+        assert capsys.readouterr().err == ""
+        shown = predictor.predict(graphs, batch_size=2, progress=True)
+        torch.testing.assert_close(shown, expected)
+        assert "5/5" in capsys.readouterr().err
+
     def test_single(self) -> None:
         predictor = create()
         data = from_nasbench201(ARCH)

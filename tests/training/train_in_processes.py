@@ -1,0 +1,52 @@
+"""Trains on some graphs and writes the losses; started once per process by a test."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import torch
+
+from narformer_pyg.datasets import NASBench201
+from narformer_pyg.nn import CellTokenEncoder
+from narformer_pyg.nn.models import ArchitecturePredictor, create_model
+from narformer_pyg.training import Recipe, fit
+
+
+def main(out: str, devices: int, batch_size: int, checkpoint: str | None = None) -> None:
+    torch.set_num_threads(1)
+    recipe = Recipe(
+        name="processes",
+        epochs=4,
+        batch_size=batch_size,
+        learning_rate=1e-3,
+        ranking_weight=0.0,
+        consistency_weight=0.1,
+        augmentation="first",
+        model={"hidden_channels": 16, "num_blocks": 2, "dropout": 0.0},
+    )
+    dataset = NASBench201(target="cifar10valid_valid_acc")
+    split = dataset.get_split(24, 8, seed=1)
+    torch.manual_seed(0)
+    encoder = CellTokenEncoder()
+    model = create_model("narformer_v2", encoder.out_channels, **recipe.model)
+    predictor = ArchitecturePredictor(encoder, model, scale=100.0)
+    result = fit(
+        predictor,
+        dataset[split.train],
+        recipe,
+        val_set=dataset[split.val],
+        validate_every=2,
+        device="cpu",
+        devices=devices,
+        progress=False,
+        checkpoint=checkpoint,
+        checkpoint_every_seconds=0.0,
+    )
+    prediction = predictor.predict(dataset[:20])[:, 0].tolist()
+    with open(f"{out}.{result.rank}", "w", encoding="utf-8") as file:
+        json.dump({"history": result.history, "prediction": prediction}, file)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), *sys.argv[4:])
