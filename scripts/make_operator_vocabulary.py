@@ -26,14 +26,16 @@ DATA = Path(__file__).resolve().parents[1] / "narformer_pyg" / "vocabulary" / "d
 # The operators of the paper in the order of its authors' release, which spells MatMul so that it
 # never matches; the slots keep the first element of a tuple, and all of a permutation.
 CONV = "kernel stride pad dilation group bias"
+PAPER_CONV = "kernel stride pad_attribute dilation group bias"
 NNLQP = {
-    "Conv": CONV, "Relu": "", "Add": "", "Sigmoid": "", "Reshape": "",
-    "MaxPool": "kernel stride pad", "Split": "", "GlobalAveragePool": "", "Gemm": "bias",
+    "Conv": PAPER_CONV, "Relu": "", "Add": "", "Sigmoid": "", "Reshape": "",
+    "MaxPool": "kernel stride pad_attribute", "Split": "", "GlobalAveragePool": "", "Gemm": "bias",
     "Transpose": "perm_0 perm_1 perm_2 perm_3 perm_4 perm_5 perm_6 perm_7", "Upsample": "",
     "BatchNormalization": "", "Mul": "", "Concat": "", "Flatten": "",
-    "AveragePool": "kernel stride pad", "Cast": "", "MatMul": "", "ReduceMean": "", "Pow": "",
+    "AveragePool": "kernel stride pad_attribute", "Cast": "", "MatMul": "",
+    "ReduceMean": "", "Pow": "",
     "Slice": "", "Div": "", "Sub": "", "Sqrt": "", "Clip": "", "Softmax": "", "Tanh": "",
-    "ConvTranspose": f"{CONV} output_padding",
+    "ConvTranspose": f"{PAPER_CONV} output_padding",
 }  # fmt: skip
 NNLQP_WIDTH = 32
 

@@ -2,5 +2,20 @@
 
 from narformer_pyg.convert.dispatch import to_data
 from narformer_pyg.convert.nasbench201 import from_nasbench201
+from narformer_pyg.convert.onnx_model import (
+    Conversion,
+    ConversionReport,
+    convert_onnx,
+    from_onnx,
+    summary_text,
+)
 
-__all__ = ["from_nasbench201", "to_data"]
+__all__ = [
+    "Conversion",
+    "ConversionReport",
+    "convert_onnx",
+    "from_nasbench201",
+    "from_onnx",
+    "summary_text",
+    "to_data",
+]

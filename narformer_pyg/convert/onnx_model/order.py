@@ -1,0 +1,54 @@
+"""Step 5: the order of the data flow."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+
+from narformer_pyg.convert.onnx_model.graph import Node
+from narformer_pyg.errors import ConversionError
+
+
+def sort_nodes(nodes: Sequence[Node]) -> list[Node]:
+    r"""Returns the nodes in topological order, those of a sorted graph in the order they have.
+
+    Raises:
+        ConversionError: If nodes wait for each other, or two write the same tensor.
+    """
+    producer: dict[str, int] = {}
+    for i, node in enumerate(nodes):
+        for name in node.outputs:
+            if not name:
+                continue
+            if name in producer:
+                raise ConversionError(
+                    f"Expected every tensor to have one producer (got {nodes[producer[name]]} and "
+                    f"{node} for {name!r})"
+                )
+            producer[name] = i
+    waiting = [0] * len(nodes)
+    consumers: list[list[int]] = [[] for _ in nodes]
+    is_sorted = True
+    for i, node in enumerate(nodes):
+        for source in {producer[name] for name in node.reads() if name in producer}:
+            waiting[i] += 1
+            consumers[source].append(i)
+            is_sorted &= source < i
+    if is_sorted:
+        return list(nodes)
+    ready = [i for i, count in enumerate(waiting) if count == 0]
+    order = []
+    while ready:
+        i = heapq.heappop(ready)
+        order.append(nodes[i])
+        for target in consumers[i]:
+            waiting[target] -= 1
+            if waiting[target] == 0:
+                heapq.heappush(ready, target)
+    if len(order) < len(nodes):
+        cycle = [str(nodes[i]) for i, count in enumerate(waiting) if count > 0]
+        raise ConversionError(
+            f"Expected the graph to have no cycle (got {len(cycle)} operators that wait for each "
+            f"other: {', '.join(cycle[:5])}{', ...' if len(cycle) > 5 else ''})"
+        )
+    return order
