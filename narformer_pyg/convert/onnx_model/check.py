@@ -11,26 +11,11 @@ from fractions import Fraction
 
 from narformer_pyg.convert.onnx_model.graph import Graph, Node
 
-_SAME_ELEMENTS = frozenset(
-    ["Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Identity", "Cast"]
-)
-_BROADCAST = frozenset(
-    [
-        "Add",
-        "Sub",
-        "Mul",
-        "Div",
-        "Pow",
-        "Mod",
-        "And",
-        "Or",
-        "Xor",
-        "Equal",
-        "Greater",
-        "Less",
-        "Where",
-    ]
-)
+_SAME_ELEMENTS = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Identity", "Cast")
+_BROADCAST = (
+    "Add", "Sub", "Mul", "Div", "Pow", "Mod", "And", "Or", "Xor", "Equal", "Greater", "Less",
+    "Where",
+)  # fmt: skip
 
 
 def misfit(graph: Graph) -> str | None:
@@ -94,11 +79,13 @@ def _misfit(graph: Graph, node: Node) -> str | None:
         for other in dims[1:]:
             if other is not None and (
                 len(other) != len(first)
-                or any(a != b for i, (a, b) in enumerate(zip(first, other)) if i != axis)
+                or any(
+                    a != b for i, (a, b) in enumerate(zip(first, other, strict=True)) if i != axis
+                )
             ):
                 return f"cannot join {list(first)} and {list(other)} along axis {axis}"
     return None
 
 
 def _fits(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
-    return all(x == y or 1 in (x, y) for x, y in zip(a[::-1], b[::-1]))
+    return all(x == y or 1 in (x, y) for x, y in zip(a[::-1], b[::-1], strict=False))

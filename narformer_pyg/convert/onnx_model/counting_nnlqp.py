@@ -13,9 +13,7 @@ import math
 from narformer_pyg.convert.onnx_model.graph import Graph, Node
 from narformer_pyg.vocabulary import get_vocabulary
 
-_ELEMENT_WISE = frozenset(
-    ["Add", "Sigmoid", "Mul", "ReduceMean", "Pow", "Div", "Sub", "Sqrt", "Tanh"]
-)
+_ELEMENT_WISE = ("Add", "Sigmoid", "Mul", "ReduceMean", "Pow", "Div", "Sub", "Sqrt", "Tanh")
 # FLOPs of an interpolated element.
 _INTERPOLATION = {"linear": 5, "bilinear": 11, "bicubic": 259, "cubic": 259, "trilinear": 31}
 

@@ -16,43 +16,25 @@ from narformer_pyg.convert.onnx_model.slots import (
     query_length,
 )
 
-_CONVOLUTIONS = frozenset(
-    ["Conv", "ConvInteger", "QLinearConv", "DeformConv", "FusedConv", "NhwcConv", "NhwcFusedConv"]
-)
-_PRODUCTS = frozenset(
-    [
-        "MatMul",
-        "MatMulInteger",
-        "QLinearMatMul",
-        "FusedMatMul",
-        "TransposeMatMul",
-        "DynamicQuantizeMatMul",
-        "MatMulIntegerToFloat",
-        "MatMulInteger16",
-        "FusedMatMulActivation",
-    ]
-)
-_GEMMS = frozenset(["Gemm", "FusedGemm", "QGemm", "GemmFastGelu", "GemmFloat8"])
-_RECURRENT = frozenset(["LSTM", "GRU", "RNN", "DynamicQuantizeLSTM"])
-_ATTENTIONS = frozenset(["Attention", "MultiHeadAttention", "GroupQueryAttention", "QAttention"])
+_CONVOLUTIONS = (
+    "Conv", "ConvInteger", "QLinearConv", "DeformConv", "FusedConv", "NhwcConv", "NhwcFusedConv",
+)  # fmt: skip
+_PRODUCTS = (
+    "MatMul", "MatMulInteger", "QLinearMatMul", "FusedMatMul", "TransposeMatMul",
+    "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "MatMulInteger16", "FusedMatMulActivation",
+)  # fmt: skip
+_GEMMS = ("Gemm", "FusedGemm", "QGemm", "GemmFastGelu", "GemmFloat8")
+_RECURRENT = ("LSTM", "GRU", "RNN", "DynamicQuantizeLSTM")
+_ATTENTIONS = ("Attention", "MultiHeadAttention", "GroupQueryAttention", "QAttention")
 #: The second operand of a product, where it is not input 1.
 _SECOND = {**WEIGHT_INPUT, "QLinearMatMul": 3}
 # No data moves: the output is the input under other dimensions.
-_VIEWS = frozenset(
-    [
-        "Identity",
-        "Reshape",
-        "Flatten",
-        "Squeeze",
-        "Unsqueeze",
-        "Dropout",
-        "Shape",
-        "Size",
-        "Optional",
-    ]
-)
+_VIEWS = (
+    "Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Dropout", "Shape", "Size",
+    "Optional",
+)  # fmt: skip
 # Only as much of the first input is read as is written.
-_PARTIAL = frozenset(["Gather", "GatherElements", "GatherND", "Slice"])
+_PARTIAL = ("Gather", "GatherElements", "GatherND", "Slice")
 # Inputs that are constants of the computation, not weights.
 _NOT_PARAMETERS = {
     "BatchNormalization": (3, 4), "Resize": (1, 2, 3), "Upsample": (1,), "Clip": (1, 2),
@@ -64,21 +46,11 @@ _NOT_PARAMETERS = {
     "QLinearAdd": (1, 2, 4, 5, 6, 7), "QLinearMul": (1, 2, 4, 5, 6, 7), "Shrink": (),
     "DynamicQuantizeLSTM": (8, 9, 10, 11),
 }  # fmt: skip
-_QUANTISED = frozenset(
-    [
-        "QLinearConv",
-        "QLinearMatMul",
-        "ConvInteger",
-        "MatMulInteger",
-        "MatMulIntegerToFloat",
-        "DequantizeLinear",
-        "DynamicQuantizeMatMul",
-        "QGemm",
-        "MatMulNBits",
-        "DynamicQuantizeLSTM",
-        "QAttention",
-    ]
-)
+_QUANTISED = (
+    "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "MatMulIntegerToFloat",
+    "DequantizeLinear", "DynamicQuantizeMatMul", "QGemm", "MatMulNBits", "DynamicQuantizeLSTM",
+    "QAttention",
+)  # fmt: skip
 _FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 
 

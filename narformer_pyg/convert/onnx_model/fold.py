@@ -30,38 +30,15 @@ log = logging.getLogger(__name__)
 MAX_TURNS = 12
 
 # Not a function of their inputs, or no tensor comes out.
-_KEPT = frozenset(
-    [
-        "RandomNormal",
-        "RandomNormalLike",
-        "RandomUniform",
-        "RandomUniformLike",
-        "Bernoulli",
-        "Multinomial",
-        "If",
-        "Loop",
-        "Scan",
-        "SequenceMap",
-        "SequenceEmpty",
-        "SequenceConstruct",
-        "SequenceInsert",
-        "SequenceErase",
-        "SequenceAt",
-        "SplitToSequence",
-        "ConcatFromSequence",
-        "Optional",
-        "OptionalGetElement",
-        "OptionalHasElement",
-        "StringNormalizer",
-        "TfIdfVectorizer",
-        "RegexFullMatch",
-        "StringSplit",
-        "StringConcat",
-        "ImageDecoder",
-    ]
-)
+_KEPT = (
+    "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli",
+    "Multinomial", "If", "Loop", "Scan", "SequenceMap", "SequenceEmpty", "SequenceConstruct",
+    "SequenceInsert", "SequenceErase", "SequenceAt", "SplitToSequence", "ConcatFromSequence",
+    "Optional", "OptionalGetElement", "OptionalHasElement", "StringNormalizer", "TfIdfVectorizer",
+    "RegexFullMatch", "StringSplit", "StringConcat", "ImageDecoder",
+)  # fmt: skip
 # Small inputs can give huge outputs: evaluated only where the size of the output is known.
-_GROWING = frozenset(["Expand", "Tile", "Pad", "Resize", "Upsample", "OneHot", "EyeLike"])
+_GROWING = ("Expand", "Tile", "Pad", "Resize", "Upsample", "OneHot", "EyeLike")
 _CONSTANT_ATTRIBUTES = (
     "value_int", "value_ints", "value_float", "value_floats", "value_string", "value_strings",
 )  # fmt: skip
@@ -139,9 +116,9 @@ def _identity(graph: Graph, node: Node) -> str | None:
         if any(o and _is_used(graph, o) for o in node.outputs[1:]):
             return None
         return node.inputs[0]
-    if node.op_type == "Cast":
-        if graph.type_of(node.inputs[0]).dtype == node.attributes.get("to"):
-            return node.inputs[0]
+    to = node.attributes.get("to")
+    if node.op_type == "Cast" and graph.type_of(node.inputs[0]).dtype == to:
+        return node.inputs[0]
     return None
 
 
@@ -246,15 +223,18 @@ def _evaluate(graph: Graph, node: Node) -> list[np.ndarray] | None:
         start, limit, delta = (float(np.asarray(v).ravel()[0]) for v in feeds.values())
         if not delta or (limit - start) / delta > MAX_VALUE_ELEMENTS:
             return None
-    proto = node.proto
-    if list(proto.input) != node.inputs:
-        proto = onnx.NodeProto()
-        proto.CopyFrom(node.proto)
-        del proto.input[:]
-        proto.input.extend(node.inputs)
+    # A model, since of a single node the evaluator takes the newest version whatever the opset is.
+    model = onnx.ModelProto(ir_version=10)
+    model.opset_import.add(version=graph.opset)
+    model.graph.node.add().CopyFrom(node.proto)
+    model.graph.node[0].input[:] = node.inputs
+    for name in feeds:
+        model.graph.input.add(name=name)
+    for name in node.outputs:
+        model.graph.output.add(name=name)
     try:
         with np.errstate(all="ignore"):
-            values = ReferenceEvaluator(proto, opsets={"": graph.opset}).run(None, feeds)
+            values = ReferenceEvaluator(model).run(None, feeds)
     except Exception as error:  # the reference has gaps; the node then stays
         log.debug("%s was not evaluated: %s", node, error)
         return None
@@ -289,9 +269,8 @@ def _inline(graph: Graph, node: Node, branch: onnx.GraphProto) -> list[Node]:
     prefix = f"{node.outputs[0]}/"
     inner = {t.name for t in branch.initializer} | {o for n in branch.node for o in n.output if o}
     names = {name: prefix + name for name in inner}
-    names.update(
-        {o.name: out for o, out in zip(branch.output, node.outputs) if out and o.name in inner}
-    )
+    ends = [(o.name, out) for o, out in zip(branch.output, node.outputs, strict=True) if out]
+    names.update({name: out for name, out in ends if name in inner})
     for tensor in branch.initializer:
         graph.constants[names[tensor.name]] = Constant(
             tuple(tensor.dims), tensor.data_type, tensor, is_initializer=True
@@ -305,11 +284,10 @@ def _inline(graph: Graph, node: Node, branch: onnx.GraphProto) -> list[Node]:
         copy.input[:] = [names.get(name, name) for name in proto.input]
         copy.output[:] = [names.get(name, name) for name in proto.output]
         protos.append(copy)
-    for output, out in zip(branch.output, node.outputs):
-        if out and names.get(output.name, output.name) != out:  # a tensor of the outside, or twice
-            protos.append(
-                onnx.helper.make_node("Identity", [names.get(output.name, output.name)], [out])
-            )
+    for name, out in ends:
+        source = names.get(name, name)
+        if source != out:  # a tensor of the outside, or one that comes out twice
+            protos.append(onnx.helper.make_node("Identity", [source], [out]))
     return [Node(proto, node.index) for proto in protos]
 
 

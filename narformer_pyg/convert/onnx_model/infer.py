@@ -42,8 +42,8 @@ _SURROGATES: dict[str, tuple[str, tuple[int, ...]]] = {
     **dict.fromkeys(("BiasGelu", "FastGelu", "BiasAdd", "BiasSoftmax"), ("Add", (0, 1))),
     **dict.fromkeys(
         ("Gelu", "QuickGelu", "QLinearSigmoid", "QLinearLeakyRelu", "QLinearSoftmax",
-         "SkipLayerNormalization", "SkipSimplifiedLayerNormalization", "GroupNorm", "QuantizeLinear",
-         "DequantizeLinear", "RotaryEmbedding"),
+         "SkipLayerNormalization", "SkipSimplifiedLayerNormalization", "GroupNorm",
+         "QuantizeLinear", "DequantizeLinear", "RotaryEmbedding"),
         ("Identity", (0,)),
     ),
 }  # fmt: skip

@@ -30,7 +30,9 @@ def concrete_inputs(
     changed = False
     for name, shape in given.items():
         old = _checked_input(named, name, shape)
-        changed |= old is not None and any(type(d) is int and d != s for d, s in zip(old, shape))
+        changed |= old is not None and any(
+            type(d) is int and d != s for d, s in zip(old, shape, strict=True)
+        )
         named[name] = tuple(int(s) for s in shape)
     if batch_size is not None:
         changed |= _set_batch(named, set(given), batch_size)
