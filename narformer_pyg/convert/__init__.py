@@ -9,13 +9,18 @@ from narformer_pyg.convert.onnx_model import (
     from_onnx,
     summary_text,
 )
+from narformer_pyg.convert.to_nx import to_networkx
+from narformer_pyg.convert.torch_module import convert_torch, from_torch
 
 __all__ = [
     "Conversion",
     "ConversionReport",
     "convert_onnx",
+    "convert_torch",
     "from_nasbench201",
     "from_onnx",
+    "from_torch",
     "summary_text",
     "to_data",
+    "to_networkx",
 ]

@@ -49,9 +49,9 @@ def _misfit(graph: Graph, node: Node) -> str | None:
     dims = [graph.dims(name) for name in node.inputs]
     out = graph.dims(node.outputs[0])
     first = dims[0] if dims else None
-    if first is None or out is None:
+    if first is None:
         return None
-    if node.op_type in _SAME_ELEMENTS and math.prod(first) != math.prod(out):
+    if node.op_type in _SAME_ELEMENTS and out is not None and math.prod(first) != math.prod(out):
         return f"cannot make {list(out)} of {list(first)}"
     second = dims[1] if len(dims) > 1 else None
     if second is None:

@@ -35,6 +35,8 @@ _VIEWS = (
 )  # fmt: skip
 # Only as much of the first input is read as is written.
 _PARTIAL = ("Gather", "GatherElements", "GatherND", "Slice")
+# A single number at one of these is a factor or a limit, not a weight of one element.
+_SCALING = ("Mul", "Div", "Sub", "Pow", "Mod", "Max", "Min", "Equal", "Greater", "Less")
 # Inputs that are constants of the computation, not weights.
 _NOT_PARAMETERS = {
     "BatchNormalization": (3, 4), "Resize": (1, 2, 3), "Upsample": (1,), "Clip": (1, 2),
@@ -43,8 +45,10 @@ _NOT_PARAMETERS = {
     "QLinearConv": (1, 2, 4, 5, 6, 7), "QLinearMatMul": (1, 2, 4, 5, 6, 7),
     "ConvInteger": (2, 3), "MatMulInteger": (2, 3), "MatMulIntegerToFloat": (2, 3, 4, 5),
     "DynamicQuantizeMatMul": (2, 3), "QGemm": (1, 2, 4, 5, 7, 8), "MatMulNBits": (2, 3, 4),
-    "QLinearAdd": (1, 2, 4, 5, 6, 7), "QLinearMul": (1, 2, 4, 5, 6, 7), "Shrink": (),
-    "DynamicQuantizeLSTM": (8, 9, 10, 11),
+    "QLinearAdd": (1, 2, 4, 5, 6, 7), "QLinearMul": (1, 2, 4, 5, 6, 7),
+    "DynamicQuantizeLSTM": (4, 5, 6, 8, 9, 10, 11),
+    # lengths and states that a sequence begins with
+    "LSTM": (4, 5, 6), "GRU": (4, 5), "RNN": (4, 5),
 }  # fmt: skip
 _QUANTISED = (
     "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "MatMulIntegerToFloat",
@@ -105,15 +109,16 @@ def parameter_names(graph: Graph, node: Node) -> Iterator[str]:
     r"""Yields the weights among the inputs of an operator.
 
     These are the constants of floating point, and of whole numbers where a quantised operator keeps
-    its weights. Scalars are part of the formula, single numbers that the file does not store as
-    weights are, too, and running statistics of batch normalisation are buffers, as torch says.
+    its weights. Single numbers are part of the formula unless they are stored as weights, and
+    running statistics of batch normalisation are buffers, as torch says.
     """
     skipped = _NOT_PARAMETERS.get(node.op_type, ())
     for i, name in enumerate(node.inputs):
         constant = graph.constants.get(name)
         if constant is None or i in skipped or constant.dims == ():
             continue
-        if not constant.is_initializer and num_elements(constant.dims) == 1:
+        is_single = num_elements(constant.dims) == 1
+        if is_single and (not constant.is_initializer or node.op_type in _SCALING):
             continue
         if constant.dtype in _FLOATS or node.op_type in _QUANTISED:
             yield name

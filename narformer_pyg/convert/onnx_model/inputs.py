@@ -30,9 +30,8 @@ def concrete_inputs(
     changed = False
     for name, shape in given.items():
         old = _checked_input(named, name, shape)
-        changed |= old is not None and any(
-            type(d) is int and d != s for d, s in zip(old, shape, strict=True)
-        )
+        pairs = zip(shape if old is None else old, shape, strict=True)
+        changed |= any(type(d) is int and d != s for d, s in pairs)
         named[name] = tuple(int(s) for s in shape)
     if batch_size is not None:
         changed |= _set_batch(named, set(given), batch_size)
