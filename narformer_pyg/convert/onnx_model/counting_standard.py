@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from onnx import TensorProto
 
 from narformer_pyg.convert.onnx_model.graph import Graph, Node, element_bits, num_elements
-from narformer_pyg.convert.onnx_model.slots import (
-    WEIGHT_INPUT,
+from narformer_pyg.convert.onnx_model.sequence_slots import (
     head_size,
     key_length,
     num_heads,
     query_length,
 )
+from narformer_pyg.convert.onnx_model.slots import WEIGHT_INPUT
 
 _CONVOLUTIONS = (
     "Conv", "ConvInteger", "QLinearConv", "DeformConv", "FusedConv", "NhwcConv", "NhwcFusedConv",
@@ -26,8 +26,6 @@ _PRODUCTS = (
 _GEMMS = ("Gemm", "FusedGemm", "QGemm", "GemmFastGelu", "GemmFloat8")
 _RECURRENT = ("LSTM", "GRU", "RNN", "DynamicQuantizeLSTM")
 _ATTENTIONS = ("Attention", "MultiHeadAttention", "GroupQueryAttention", "QAttention")
-#: The second operand of a product, where it is not input 1.
-_SECOND = {**WEIGHT_INPUT, "QLinearMatMul": 3}
 # No data moves: the output is the input under other dimensions.
 _VIEWS = (
     "Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Dropout", "Shape", "Size",

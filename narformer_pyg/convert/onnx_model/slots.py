@@ -62,16 +62,15 @@ body_nodes             operators in the subgraphs
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 
 from narformer_pyg.convert.onnx_model.graph import Graph, Node
+from narformer_pyg.convert.onnx_model.sequence_slots import SEQUENCE_READERS, Reader
 
 #: What stands for a number that is not known.
 UNKNOWN_NUMBER = -1.0
 
-_Reader = Callable[[Graph, Node], "float | None"]
 _MODES = {
     "nearest": 0, "constant": 0, "linear": 1, "bilinear": 1, "reflect": 1, "avg": 0, "max": 1,
     "cubic": 2, "bicubic": 2, "edge": 2, "wrap": 3, "DCR": 0, "CRD": 1,
@@ -83,16 +82,6 @@ _BIAS_INPUT = {
     "SkipLayerNormalization": 3, "EmbedLayerNormalization": 6, "MatMulIntegerToFloat": 6,
     "DynamicQuantizeMatMul": 4, "MatMulNBits": 5, "ConvInteger": 99, "MatMul": 99, "DeformConv": 3,
     "RMSNormalization": 99, "SkipSimplifiedLayerNormalization": 99, "CausalConvWithState": 2,
-}  # fmt: skip
-_GATES = {"LSTM": 4, "GRU": 3, "RNN": 1, "DynamicQuantizeLSTM": 4, "AttnLSTM": 4}
-_MASK_INPUTS: dict[str, tuple[int, ...]] = {
-    "Attention": (3,),
-    "com.microsoft::Attention": (3,),
-    "MultiHeadAttention": (4,),
-}
-_PAST_INPUTS: dict[str, tuple[int, ...]] = {
-    "Attention": (4,), "com.microsoft::Attention": (4,), "MultiHeadAttention": (6,),
-    "GroupQueryAttention": (3,),
 }  # fmt: skip
 
 
@@ -156,11 +145,11 @@ def axes_of(graph: Graph, node: Node) -> list[int] | None:
     return [normalized_axis(a, rank) for a in axes]
 
 
-def _attribute(name: str, default: float) -> _Reader:
+def _attribute(name: str, default: float) -> Reader:
     return lambda graph, node: node.attributes.get(name, default)
 
 
-def _first(name: str, default: float) -> _Reader:
+def _first(name: str, default: float) -> Reader:
     def read(graph: Graph, node: Node) -> float:
         value = node.attributes.get(name)
         return value[0] if value else default
@@ -223,96 +212,12 @@ def _operand_size(graph: Graph, node: Node) -> float | None:
     return min(sizes) if all(graph.dims(n) is not None for n in node.inputs if n) else None
 
 
-def _rank(position: int) -> _Reader:
+def _rank(position: int) -> Reader:
     def read(graph: Graph, node: Node) -> float | None:
         dims = graph.dims(node.input(position))
         return None if dims is None else len(dims)
 
     return read
-
-
-def _hidden_size(graph: Graph, node: Node) -> float | None:
-    if "hidden_size" in node.attributes:
-        return node.attributes["hidden_size"]
-    dims = graph.dims(node.input(1))
-    return dims[1] // _GATES[node.op_type] if dims else None
-
-
-def _dim(position: int, i: int) -> _Reader:
-    def read(graph: Graph, node: Node) -> float | None:
-        dims = graph.dims(node.input(position))
-        return None if dims is None else dims[i]
-
-    return read
-
-
-def _sequence_length(graph: Graph, node: Node) -> float | None:
-    return _dim(0, 1 if node.attributes.get("layout") else 0)(graph, node)
-
-
-def _directions(graph: Graph, node: Node) -> float:
-    return 2 if node.attributes.get("direction") == "bidirectional" else 1
-
-
-def num_heads(graph: Graph, node: Node) -> int | None:
-    """Returns the query heads of an attention operator."""
-    for name in ("num_heads", "q_num_heads"):
-        if node.attributes.get(name):
-            return node.attributes[name]
-    dims = graph.dims(node.input(0))
-    return dims[1] if dims and len(dims) == 4 else None
-
-
-def _num_kv_heads(graph: Graph, node: Node) -> float | None:
-    heads = node.attributes.get("kv_num_heads")
-    dims = graph.dims(node.input(1))
-    if not heads and node.op_type == "Attention" and not node.domain and dims and len(dims) == 4:
-        return dims[1]
-    return heads or num_heads(graph, node)
-
-
-def head_size(graph: Graph, node: Node) -> int | None:
-    """Returns the size of a query head of an attention operator."""
-    heads, dims = num_heads(graph, node), graph.dims(node.input(0))
-    if not dims or not heads:
-        return None
-    if len(dims) == 4:
-        return dims[3]
-    if node.domain and node.op_type in ("Attention", "QAttention"):
-        sizes = node.attributes.get("qkv_hidden_sizes")
-        weight = graph.dims(node.input(1))
-        total = sizes[0] if sizes else (weight or (0, 0))[1] // 3
-        return total // heads
-    return dims[-1] // heads
-
-
-def query_length(graph: Graph, node: Node) -> int | None:
-    """Returns the number of queries of an attention operator."""
-    dims = graph.dims(node.input(0))
-    return None if not dims else dims[2] if len(dims) == 4 else dims[1]
-
-
-def key_length(graph: Graph, node: Node) -> int | None:
-    """Returns the number of keys of an attention operator, past ones included."""
-    packed = node.domain and node.op_type in ("Attention", "QAttention")
-    dims = graph.dims(node.input(0 if packed or not node.input(1) else 1))
-    if not dims:
-        return None
-    past = graph.dims(next((node.input(i) for i in _positions(_PAST_INPUTS, node)), ""))
-    return (dims[2] if len(dims) == 4 else dims[1]) + (past[-2] if past and len(past) >= 4 else 0)
-
-
-def _positions(table: dict[str, tuple[int, ...]], node: Node) -> tuple[int, ...]:
-    return table.get(node.operator, table.get(node.op_type, ()))
-
-
-def _present(table: dict[str, tuple[int, ...]]) -> _Reader:
-    return lambda graph, node: float(any(node.input(i) for i in _positions(table, node)))
-
-
-def _causal(graph: Graph, node: Node) -> float:
-    causal = node.attributes.get("is_causal") or node.attributes.get("unidirectional")
-    return float(bool(causal) or node.op_type in ("GroupQueryAttention",))
 
 
 def _axis(graph: Graph, node: Node) -> float | None:
@@ -367,7 +272,7 @@ def _num_axes(graph: Graph, node: Node) -> float | None:
     return None if axes is None else len(axes)
 
 
-def _perm(i: int) -> _Reader:
+def _perm(i: int) -> Reader:
     def read(graph: Graph, node: Node) -> float:
         dims = graph.dims(node.input(0))
         perm = node.attributes.get("perm") or list(range(len(dims or ())))[::-1]
@@ -420,7 +325,7 @@ def _mode(graph: Graph, node: Node) -> float:
     return _MODES.get(node.attributes.get("mode", "constant"), 4)
 
 
-def _scale(i: int) -> _Reader:
+def _scale(i: int) -> Reader:
     def read(graph: Graph, node: Node) -> float | None:
         before, after = graph.dims(node.input(0)), graph.dims(node.outputs[0])
         return None if before is None or after is None else after[i] / before[i]
@@ -441,7 +346,7 @@ def _body_nodes(graph: Graph, node: Node) -> float:
 
 
 #: Slot to the function that reads it.
-READERS: dict[str, _Reader] = {
+READERS: dict[str, Reader] = {
     "kernel": _kernel,
     "kernel_last": _kernel_last,
     "stride": _first("strides", 1),
@@ -462,20 +367,7 @@ READERS: dict[str, _Reader] = {
     "operand_rank": _rank(1),
     "bits": _attribute("bits", 0),
     "block_size": _block_size,
-    "hidden_size": _hidden_size,
-    "input_size": _dim(0, -1),
-    "num_directions": _directions,
-    "sequence_length": _sequence_length,
-    "linear_before_reset": _attribute("linear_before_reset", 0),
-    "layout": _attribute("layout", 0),
-    "num_heads": num_heads,
-    "num_kv_heads": _num_kv_heads,
-    "head_size": head_size,
-    "causal": _causal,
-    "query_length": query_length,
-    "key_length": key_length,
-    "has_mask": _present(_MASK_INPUTS),
-    "has_past": _present(_PAST_INPUTS),
+    **SEQUENCE_READERS,
     "axis": _axis,
     "axis_size": _axis_size,
     "first_axis": _first_axis,
