@@ -117,7 +117,8 @@ def convert_onnx(
     r"""Converts an ONNX model to a graph and says how, see :func:`from_onnx` for the arguments.
 
     Returns:
-        Conversion: The graph, its :class:`ConversionReport`, and the names of its nodes.
+        Conversion: The graph, its :class:`ConversionReport`, and the names and shapes behind its
+        nodes.
     """
     table = get_vocabulary(vocabulary)
     if counting not in COUNTINGS:
@@ -184,7 +185,8 @@ def convert_onnx(
         uncounted=tuple(totals.uncounted),
         notes=tuple(notes),
     )
-    return Conversion(data, report, tuple(tokens.names))
+    shapes = tuple(emitted.type_of(name).dims for name in tokens.names)
+    return Conversion(data, report, tuple(tokens.names), shapes)
 
 
 def _with_shapes(model: LoadedModel, full: Graph, use_runtime: bool, notes: list[str]) -> Graph:

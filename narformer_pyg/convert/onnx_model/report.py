@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from torch_geometric.data import Data
 
+from narformer_pyg.convert.onnx_model.graph import Dims
+
 
 @dataclass(frozen=True)
 class ConversionReport:
@@ -68,6 +70,8 @@ class Conversion:
     report: ConversionReport
     #: The tensor that each node of the graph writes; those of inputs are the inputs.
     node_names: tuple[str, ...]
+    #: The shape of that tensor; :obj:`None` where a dimension or the rank is unknown.
+    node_shapes: tuple[Dims | None, ...]
 
 
 def summary_text(report: ConversionReport, max_operators: int = 12) -> str:
