@@ -13,6 +13,7 @@ from torch_geometric.data import Batch
 from torch_geometric.utils import to_undirected
 
 from narformer_pyg.convert import convert_onnx, from_onnx, summary_text
+from narformer_pyg.errors import ConversionError
 from narformer_pyg.nn import OperatorTokenEncoder
 
 SHARED = Path(os.environ.get("NARFORMER_SHARED", Path(__file__).parents[2].parent / "shared"))
@@ -285,7 +286,46 @@ class TestFolding:
         names = conversion.node_names
         edges = {(names[a], names[b]) for a, b in conversion.data.edge_index.t().tolist()}
         assert ("a", "y") in edges  # read by the subgraphs
+        assert conversion.report.uncounted == ("If 'y'",)
+        assert "'input_values'" in conversion.report.notes[0]
         assert conversion.data.attr[-1, 8:].tolist() == [4, 5, 0, 0]
+
+    def test_an_input_that_is_a_setting(self) -> None:
+        branches = [
+            helper.make_graph(
+                [node("MatMul", f"x w{width}", f"out{width}")],
+                f"branch{width}",
+                [],
+                [helper.make_tensor_value_info(f"out{width}", TensorProto.FLOAT, None)],
+                [TensorProto(name=f"w{width}", dims=[5, width], data_type=TensorProto.FLOAT)],
+            )
+            for width in (6, 7)
+        ]
+        proto = model(
+            [
+                node("Equal", "rate fast", "condition"),
+                node("If", "condition", "y", then_branch=branches[0], else_branch=branches[1]),
+            ],
+            {"x": ["N", 5]},
+            ["y"],
+            {"fast": ints(16000).reshape(())},
+        )
+        proto.graph.input.append(helper.make_tensor_value_info("rate", TensorProto.INT64, []))
+        for rate, width in ((16000, 6), (8000, 7)):
+            conversion = convert_onnx(proto, input_values={"rate": rate}, batch_size=2)
+            assert conversion.node_names == ("x", "y")
+            assert conversion.node_shapes == ((2, 5), (2, width))
+            assert conversion.report.flops == 2 * 2 * 5 * width
+            assert conversion.report.parameters == 5 * width
+            assert list(conversion.report.input_shapes) == ["x"]
+            assert conversion.report.num_folded == 1
+        assert convert_onnx(proto, batch_size=2).report.uncounted == ("If 'y'",)
+        with pytest.raises(ConversionError, match=r"name inputs of the model \(got 'speed'\)"):
+            from_onnx(proto, input_values={"speed": 1})
+        with pytest.raises(ConversionError, match=r"to have shape \[\] \(got \[1\]\)"):
+            from_onnx(proto, input_values={"rate": [1]})
+        with pytest.raises(ConversionError, match=r"of type INT64 \(got 'fast'"):
+            from_onnx(proto, input_values={"rate": "fast"})
 
     def test_random_numbers_are_no_constants(self) -> None:
         proto = model(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
+from collections.abc import Mapping
 from fractions import Fraction
+from typing import Any
 
 import torch
 from onnx import ModelProto
@@ -22,7 +24,12 @@ from narformer_pyg.convert.onnx_model.infer import (
     infer_with_onnx,
     use_declared,
 )
-from narformer_pyg.convert.onnx_model.inputs import InputShapes, batch_of, concrete_inputs
+from narformer_pyg.convert.onnx_model.inputs import (
+    InputShapes,
+    batch_of,
+    concrete_inputs,
+    fix_values,
+)
 from narformer_pyg.convert.onnx_model.load import LoadedModel, load_model
 from narformer_pyg.convert.onnx_model.order import sort_nodes
 from narformer_pyg.convert.onnx_model.report import Conversion, ConversionReport
@@ -39,6 +46,7 @@ def from_onnx(
     *,
     input_shapes: InputShapes | None = None,
     batch_size: int | None = None,
+    input_values: Mapping[str, Any] | None = None,
     vocabulary: str = "onnx",
     counting: str = "standard",
     simplify: bool = True,
@@ -64,6 +72,9 @@ def from_onnx(
         batch_size (int, optional): The batch size, where it is dynamic. That of a model that was
             exported with a fixed one is changed if all shapes agree with the new one.
             (default: :obj:`None`)
+        input_values (dict, optional): Values of inputs that are settings rather than data, for
+            instance a sampling rate that chooses between two networks (:obj:`If`). They become
+            constants. (default: :obj:`None`)
         vocabulary (str, optional): :obj:`"onnx"` for all standard operators or :obj:`"nnlqp"` for
             the paper's 28, see :class:`~narformer_pyg.vocabulary.OperatorVocabulary`.
             (default: :obj:`"onnx"`)
@@ -97,6 +108,7 @@ def from_onnx(
         model,
         input_shapes=input_shapes,
         batch_size=batch_size,
+        input_values=input_values,
         vocabulary=vocabulary,
         counting=counting,
         simplify=simplify,
@@ -109,6 +121,7 @@ def convert_onnx(
     *,
     input_shapes: InputShapes | None = None,
     batch_size: int | None = None,
+    input_values: Mapping[str, Any] | None = None,
     vocabulary: str = "onnx",
     counting: str = "standard",
     simplify: bool = True,
@@ -128,10 +141,11 @@ def convert_onnx(
     if batch_size is not None:
         batch_size = check_integer("batch_size", batch_size)
     loaded = model if isinstance(model, LoadedModel) else load_model(model)
-    inputs, changed = concrete_inputs(loaded, input_shapes, batch_size)
-    notes: list[str] = []
     full = loaded.graph.copy()
     full.nodes = sort_nodes(full.nodes)
+    fix_values(loaded, full, input_values or {})
+    inputs, changed = concrete_inputs(loaded, input_shapes, batch_size, tuple(input_values or ()))
+    notes: list[str] = []
     full.inputs = inputs
     graph = _with_shapes(loaded, full, use_runtime, notes)
     if changed:
@@ -140,6 +154,12 @@ def convert_onnx(
         raise ConversionError(
             f"Expected the input shapes to fit {loaded.name!r} (got "
             f"{_shapes(inputs)}, with which {problem})"
+        )
+    bodies = [str(node) for node in graph.nodes if node.has_body]
+    if bodies:
+        notes.append(
+            f"{len(bodies)} operators run graphs of their own, which are neither nodes nor counted "
+            f"({', '.join(bodies[:3])}); where an input decides, give it in 'input_values'"
         )
     if not graph.nodes:
         raise ConversionError(
@@ -173,7 +193,7 @@ def convert_onnx(
         batch_size=batch,
         num_nodes=num_nodes,
         num_edges=tokens.edge_index.size(1),
-        num_folded=len(full.nodes) - len(emitted.nodes),
+        num_folded=len(full.nodes) - len({node.index for node in emitted.nodes}),
         flops=totals.flops,
         parameters=totals.parameters,
         memory_access=totals.memory_access,
@@ -193,7 +213,7 @@ def _with_shapes(model: LoadedModel, full: Graph, use_runtime: bool, notes: list
     """Climbs the ladder as far as needed; returns the folded graph."""
     graph = full.copy()
     infer_and_fold(graph, infer_with_onnx)
-    if graph.unknown() and graph.inputs == model.graph.inputs:
+    if graph.unknown() and graph.inputs.items() <= model.graph.inputs.items():
         use_declared(graph)
         infer_and_fold(graph, infer_with_onnx)
     unknown = graph.unknown()
@@ -222,7 +242,7 @@ def _with_shapes(model: LoadedModel, full: Graph, use_runtime: bool, notes: list
 def _verify_change(model: LoadedModel, full: Graph, graph: Graph) -> str:
     """Raises unless all shapes agree with inputs that differ from those of the export."""
     before = full.copy()
-    before.inputs = model.graph.inputs
+    before.inputs = {name: model.graph.inputs[name] for name in graph.inputs}
     old, new = batch_of(before.inputs), batch_of(graph.inputs)
     what = f"{_shapes(graph.inputs)} instead of the exported {_shapes(before.inputs)}"
     problem = misfit(graph)

@@ -25,7 +25,7 @@ class Totals:
     flops: int = 0
     parameters: int = 0
     memory_access: int = 0
-    #: The operators that could not be counted, since a shape is unknown.
+    #: The operators that could not be counted: a shape is unknown, or they run graphs of their own.
     uncounted: list[str] = field(default_factory=list)
 
 
@@ -62,6 +62,9 @@ def _count_standard(graph: Graph) -> Totals:
     totals = Totals()
     parameters: dict[str, None] = {}
     for node in graph.nodes:
+        if node.has_body:  # which operators of it run, and how often, is not known
+            totals.uncounted.append(str(node))
+            continue
         try:
             macs = multiply_accumulates(graph, node)
             totals.memory_access += bytes_moved(graph, node)
@@ -76,6 +79,9 @@ def _count_standard(graph: Graph) -> Totals:
 def _count_nnlqp(graph: Graph) -> Totals:
     totals = Totals()
     for node in graph.nodes:
+        if node.has_body:
+            totals.uncounted.append(str(node))
+            continue
         try:
             flops, parameters, accessed = count_nnlqp_node(graph, node)
         except _NO_SHAPE:

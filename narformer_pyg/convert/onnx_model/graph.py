@@ -80,6 +80,11 @@ class Node:
         """The operator with its domain, for instance :obj:`"com.microsoft::Gelu"`."""
         return f"{self.domain}::{self.op_type}" if self.domain else self.op_type
 
+    @functools.cached_property
+    def has_body(self) -> bool:
+        """Whether it runs a graph of its own: If, Loop, Scan."""
+        return any(a.HasField("g") or len(a.graphs) for a in self.proto.attribute)
+
     def reads(self) -> Iterator[str]:
         """Yields the names of all tensors it reads, those that its subgraphs capture included."""
         for name in self.inputs:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
-from narformer_pyg.convert.onnx_model.graph import TensorType, num_elements
+import numpy as np
+import onnx
+
+from narformer_pyg.convert.onnx_model.graph import Constant, Graph, TensorType, num_elements
 from narformer_pyg.convert.onnx_model.load import LoadedModel
 from narformer_pyg.errors import ConversionError
 
@@ -15,17 +19,26 @@ InputShapes = Mapping[str, Sequence[int]]
 
 
 def concrete_inputs(
-    model: LoadedModel, input_shapes: InputShapes | None, batch_size: int | None
+    model: LoadedModel,
+    input_shapes: InputShapes | None,
+    batch_size: int | None,
+    without: Collection[str] = (),
 ) -> tuple[dict[str, TensorType], bool]:
     r"""Returns the inputs with numbers for dimensions, and whether a fixed dimension was changed.
 
     Dynamic dimensions are taken from :obj:`input_shapes`; :obj:`batch_size` fills the first
     dimension of every input and all dimensions that share its name.
 
+    Args:
+        model (LoadedModel): The model.
+        input_shapes (dict, optional): Input to shape.
+        batch_size (int, optional): The batch size.
+        without (collection of str, optional): Inputs that are none, see :func:`fix_values`.
+
     Raises:
         ConversionError: If a dimension stays unknown, or :obj:`input_shapes` does not fit.
     """
-    named = dict(model.input_dims)
+    named = {name: dims for name, dims in model.input_dims.items() if name not in without}
     given = dict(input_shapes or {})
     changed = False
     for name, shape in given.items():
@@ -51,6 +64,44 @@ def concrete_inputs(
             )
         inputs[name] = TensorType(numbers, model.graph.inputs[name].dtype)
     return inputs, changed
+
+
+def fix_values(model: LoadedModel, graph: Graph, values: Mapping[str, Any]) -> None:
+    r"""Makes constants of inputs whose values are given.
+
+    Args:
+        model (LoadedModel): The model, whose inputs these then no longer are.
+        graph (Graph): Its graph, which is changed.
+        values (dict): Input to value.
+
+    Raises:
+        ConversionError: If there is no such input, or the value does not fit it.
+    """
+    for name, value in values.items():
+        if name not in graph.inputs:
+            raise ConversionError(
+                f"Expected 'input_values' to name inputs of the model (got {name!r}); "
+                f"it has {', '.join(map(repr, graph.inputs)) or 'none'}"
+            )
+        dtype = graph.inputs[name].dtype
+        dims = model.input_dims[name]
+        try:
+            array = np.asarray(value, dtype=onnx.helper.tensor_dtype_to_np_dtype(dtype))
+        except (TypeError, ValueError, OverflowError, KeyError) as error:
+            raise ConversionError(
+                f"Expected 'input_values[{name!r}]' to be of type "
+                f"{onnx.TensorProto.DataType.Name(dtype)} (got {value!r:.80}: {error})"
+            ) from error
+        fits = dims is None or len(dims) == array.ndim
+        if not fits or any(
+            type(d) is int and d != s for d, s in zip(dims or (), array.shape, strict=False)
+        ):
+            raise ConversionError(
+                f"Expected 'input_values[{name!r}]' to have shape {_text(dims)} "
+                f"(got {list(array.shape)})"
+            )
+        graph.constants[name] = Constant(array.shape, dtype, computed=array)
+        del graph.inputs[name]
 
 
 def batch_of(inputs: Mapping[str, TensorType]) -> int:

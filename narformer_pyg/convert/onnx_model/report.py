@@ -33,7 +33,8 @@ class ConversionReport:
         shapes_by_rung (dict): Method to the number of tensors whose shape it found.
         unknown_shapes (tuple of str): Tensors whose shape is not fully known; the graph has -1.
         unknown_operators (dict): Operators that the vocabulary does not have.
-        uncounted (tuple of str): Operators that the sums leave out for want of a shape.
+        uncounted (tuple of str): Operators that the sums leave out: a shape is unknown, or they run
+            graphs of their own (If, Loop, Scan).
         notes (tuple of str): What else to know, a sentence each.
     """
 
@@ -58,7 +59,7 @@ class ConversionReport:
 
     @property
     def is_complete(self) -> bool:
-        """Whether every shape is known, so that every operator is counted."""
+        """Whether every shape is known and every operator is counted."""
         return not self.unknown_shapes and not self.uncounted
 
 

@@ -61,7 +61,7 @@ def run_shapes(model: LoadedModel, graph: Graph, names: Collection[str]) -> dict
         )
         made = {output.name for output in session.get_outputs()}
         wanted = [name for name in wanted if name in made]
-        feeds = {i.name: _example(graph.inputs[i.name]) for i in session.get_inputs()}
+        feeds = {i.name: _feed(graph, i.name) for i in session.get_inputs()}
         values = session.run(wanted, feeds)
     except Exception as error:  # its exceptions have no common base
         raise RuntimeRungError(str(error).strip().split("\n")[0][:300]) from error
@@ -112,6 +112,11 @@ def _fill(tensor: TensorProto) -> None:
         return
     dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
     tensor.raw_data = np.zeros(tuple(tensor.dims), dtype).tobytes()
+
+
+def _feed(graph: Graph, name: str) -> np.ndarray:
+    value = graph.value(name)
+    return _example(graph.inputs[name]) if value is None else value
 
 
 def _example(type_: TensorType) -> np.ndarray:
