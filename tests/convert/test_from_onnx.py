@@ -354,6 +354,34 @@ class TestFolding:
         assert convert_onnx(proto).report.operators == {"Add": 1}
 
 
+@pytest.mark.parametrize("opset", [6, 7, 8, 9, 10, 11, 12, 13, 15, 17, 18, 20, 21, 22])
+def test_opsets(opset: int) -> None:
+    axes = {"axes": [0]} if opset < 13 else {}
+    nodes = [
+        node("Conv", "x w", "a", kernel_shape=[3, 3]),
+        node("Relu", "a", "b"),
+        node("ReduceMean", "b axes2" if opset >= 18 else "b", "c", keepdims=0,
+             **({} if opset >= 18 else {"axes": [2, 3]})),
+        node("Shape", "c", "s"),
+        node("Squeeze", "one axes0" if opset >= 13 else "one", "first", **axes),
+        node("Gather", "s first", "channels"),
+        node("Unsqueeze", "channels axes0" if opset >= 13 else "channels", "size", **axes),
+        node("Concat", "minus_one size", "shape", axis=0),
+        node("Reshape", "c shape", "d"),
+        node("Gemm", "d v z", "y", **({"broadcast": 1} if opset == 6 else {})),
+    ]  # fmt: skip
+    weights = {
+        "w": [4, 3, 3, 3], "v": [4, 5], "z": [5], "one": ints(1), "minus_one": ints(-1),
+        "axes0": ints(0), "axes2": ints(2, 3),
+    }  # fmt: skip
+    proto = model(nodes, {"x": [2, 3, 8, 8]}, ["y"], weights, opset)
+    report = convert_onnx(proto, use_runtime=False).report
+    assert report.operators == {"Conv": 1, "Relu": 1, "ReduceMean": 1, "Reshape": 1, "Gemm": 1}
+    assert report.is_complete
+    assert report.flops == 2 * (2 * 4 * 36 * 27 + 2 * 4 * 5)
+    assert report.parameters == 108 + 25
+
+
 class TestNodes:
     def test_unsorted_graphs_are_sorted(self) -> None:
         proto = model([node("Relu", "a", "y"), node("Exp", "x", "a")], {"x": [1, 2]}, ["y"])

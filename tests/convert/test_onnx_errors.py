@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import numpy as np
@@ -120,6 +121,20 @@ class TestGraphs:
         with pytest.raises(ConversionError, match=r"one producer.*Relu 'y' and Exp 'y'"):
             from_onnx(proto)
 
+    @pytest.mark.parametrize(
+        ("broken", "message"),
+        [
+            (node("Reshape", "x", "y"), r"Reshape 'y' to have at least 2 inputs in opset 17"),
+            (node("Add", "x", "y"), r"at least 2 inputs in opset 17 \(got \['x'\]\)"),
+            (node("Cast", "x", "y"), r"Cast 'y' to have the attribute 'to' in opset 17"),
+            (onnx.helper.make_node("Relu", ["x"], []), "to have an output"),
+            (onnx.helper.make_node("Relu", [""], ["y"]), "at least 1 inputs"),
+        ],
+    )
+    def test_malformed_operators(self, broken: onnx.NodeProto, message: str) -> None:
+        with pytest.raises(ConversionError, match=message):
+            from_onnx(model([broken], {"x": [1]}, ["y"]))
+
     def test_huge(self) -> None:
         proto = model([node("Relu", "x", "y")], {"x": [2**20, 2**21]}, ["y"])
         with pytest.raises(ConversionError, match=r"at most 2\*\*40 elements"):
@@ -129,6 +144,31 @@ class TestGraphs:
         )
         with pytest.raises(ConversionError, match=r"2\*\*40 elements.*for 'y'"):
             from_onnx(proto)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_damaged_models_convert_or_say_why(seed: int) -> None:
+    rng = random.Random(seed)
+    proto = ResNet18().build()
+    for _ in range(3):
+        broken = rng.choice(proto.graph.node)
+        damage = rng.randrange(5)
+        if damage == 0:
+            del broken.input[rng.randrange(len(broken.input)) :]
+        elif damage == 1:
+            del broken.attribute[:]
+        elif damage == 2:
+            broken.op_type = rng.choice(("If", "Loop", "Reshape", "Constant", "LSTM", "Slice"))
+        elif damage == 3 and broken.output:
+            broken.output[0] = ""
+        else:
+            tensor = rng.choice(proto.graph.initializer)
+            tensor.dims[:] = rng.choice(([], [0], [1, 2, 3], [2**30]))
+    for vocabulary in ("onnx", "nnlqp"):
+        try:
+            convert_onnx(proto, vocabulary=vocabulary, counting="standard", use_runtime=False)
+        except ConversionError as error:
+            assert "Expected" in str(error)
 
 
 class TestInputs:

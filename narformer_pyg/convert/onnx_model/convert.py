@@ -31,7 +31,7 @@ from narformer_pyg.convert.onnx_model.inputs import (
     fix_values,
 )
 from narformer_pyg.convert.onnx_model.load import LoadedModel, load_model
-from narformer_pyg.convert.onnx_model.order import sort_nodes
+from narformer_pyg.convert.onnx_model.order import check_nodes, sort_nodes
 from narformer_pyg.convert.onnx_model.report import Conversion, ConversionReport
 from narformer_pyg.convert.onnx_model.runtime import HINT, RuntimeRungError, run_shapes
 from narformer_pyg.convert.onnx_model.tokenise import tokenise
@@ -142,6 +142,7 @@ def convert_onnx(
         batch_size = check_integer("batch_size", batch_size)
     loaded = model if isinstance(model, LoadedModel) else load_model(model)
     full = loaded.graph.copy()
+    check_nodes(full.nodes, full.opset)
     full.nodes = sort_nodes(full.nodes)
     fix_values(loaded, full, input_values or {})
     inputs, changed = concrete_inputs(loaded, input_shapes, batch_size, tuple(input_values or ()))

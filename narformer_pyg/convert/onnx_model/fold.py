@@ -22,7 +22,7 @@ from narformer_pyg.convert.onnx_model.graph import (
     captured_names,
     num_elements,
 )
-from narformer_pyg.convert.onnx_model.order import sort_nodes
+from narformer_pyg.convert.onnx_model.order import check_nodes, sort_nodes
 
 log = logging.getLogger(__name__)
 
@@ -223,16 +223,16 @@ def _evaluate(graph: Graph, node: Node) -> list[np.ndarray] | None:
         start, limit, delta = (float(np.asarray(v).ravel()[0]) for v in feeds.values())
         if not delta or (limit - start) / delta > MAX_VALUE_ELEMENTS:
             return None
-    # A model, since of a single node the evaluator takes the newest version whatever the opset is.
-    model = onnx.ModelProto(ir_version=10)
-    model.opset_import.add(version=graph.opset)
-    model.graph.node.add().CopyFrom(node.proto)
-    model.graph.node[0].input[:] = node.inputs
-    for name in feeds:
-        model.graph.input.add(name=name)
-    for name in node.outputs:
-        model.graph.output.add(name=name)
     try:
+        # A model, since of a single node the evaluator takes the newest version.
+        model = onnx.ModelProto(ir_version=10)
+        model.opset_import.add(version=graph.opset)
+        model.graph.node.add().CopyFrom(node.proto)
+        model.graph.node[0].input[:] = node.inputs
+        for name in feeds:
+            model.graph.input.add(name=name)
+        for name in node.outputs:
+            model.graph.output.add(name=name)
         with np.errstate(all="ignore"):
             values = ReferenceEvaluator(model).run(None, feeds)
     except Exception as error:  # the reference has gaps; the node then stays
@@ -288,7 +288,9 @@ def _inline(graph: Graph, node: Node, branch: onnx.GraphProto) -> list[Node]:
         source = names.get(name, name)
         if source != out:  # a tensor of the outside, or one that comes out twice
             protos.append(onnx.helper.make_node("Identity", [source], [out]))
-    return [Node(proto, node.index) for proto in protos]
+    nodes = [Node(proto, node.index) for proto in protos]
+    check_nodes(nodes, graph.opset)
+    return nodes
 
 
 def _rename_captured(proto: onnx.NodeProto, names: dict[str, str]) -> None:

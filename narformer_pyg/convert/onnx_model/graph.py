@@ -52,7 +52,7 @@ class Constant:
             return None
         try:
             return numpy_helper.to_array(self.proto)
-        except (ValueError, TypeError):  # fewer data than the dimensions say
+        except (ValueError, TypeError, KeyError):  # fewer data than the dimensions say, for one
             return None
 
 
