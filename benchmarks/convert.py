@@ -6,7 +6,7 @@
 converts every model in the folders, by default the weight-stripped classics inside the ``onnx``
 package. Each is converted as often as ``--repeats`` says; the time is the median, without
 :func:`onnx.load`. ONNX Runtime then executes the model with every tensor exposed, and each shape
-that was not taken from such a run is compared with it.
+is compared with it; those of rung ``onnxruntime`` come from such a run themselves.
 
 Dynamic dimensions are taken from the JSON file, ``{"shapes": {"end of a path": {"input": [1, 3,
 224, 224]}}}``; those of other models are 1 in the first place and ``--dynamic_size`` elsewhere.

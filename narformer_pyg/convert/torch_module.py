@@ -30,7 +30,9 @@ def from_torch(
 
     The module is exported as it runs in inference (:meth:`torch.nn.Module.eval`) with
     :func:`torch.onnx.export`, which needs the package :obj:`onnxscript`; the shapes, and with them
-    the batch size, are those of the examples.
+    the batch size, are those of the examples. The graph is that of the exported model: the exporter
+    folds batch normalisation into convolutions and merges weights that are equal, as new modules'
+    biases are, so that there can be fewer parameters than in the module.
 
     .. code-block:: python
 

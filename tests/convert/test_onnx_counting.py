@@ -54,15 +54,24 @@ class SmallTransformer(nn.Module):
         return torch.einsum("bsd,st->btd", x, self.mix)
 
 
+class OtherConvolutions(nn.Module):
+    """One and three dimensions, and a linear layer that multiplies from the right."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.line = nn.Conv1d(4, 8, 5)
+        self.volume = nn.Conv3d(4, 2, 2, bias=False)
+        self.linear = nn.Linear(23, 5, bias=False)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        volume = self.volume(x.reshape(2, 4, 3, 3, 3))
+        return self.linear(self.line(x)), nn.functional.silu(volume)
+
+
 CASES = {
     "cnn": (SmallCNN, torch.randn(2, 3, 32, 32)),
     "transformer": (SmallTransformer, torch.randint(0, 50, (3, 12))),
-    "conv1d": (lambda: nn.Sequential(nn.Conv1d(4, 8, 5), nn.ReLU()), torch.randn(2, 4, 30)),
-    "conv3d": (lambda: nn.Sequential(nn.Conv3d(2, 4, 3), nn.SiLU()), torch.randn(1, 2, 8, 8, 8)),
-    "mlp": (
-        lambda: nn.Sequential(nn.Linear(7, 9, bias=False), nn.Tanh(), nn.Linear(9, 5)),
-        torch.randn(6, 7),
-    ),
+    "convolutions": (OtherConvolutions, torch.randn(2, 4, 27)),
 }
 
 
