@@ -2,5 +2,25 @@
 
 from narformer_pyg.convert.dispatch import to_data
 from narformer_pyg.convert.nasbench201 import from_nasbench201
+from narformer_pyg.convert.onnx_model import (
+    Conversion,
+    ConversionReport,
+    convert_onnx,
+    from_onnx,
+    summary_text,
+)
+from narformer_pyg.convert.to_nx import to_networkx
+from narformer_pyg.convert.torch_module import convert_torch, from_torch
 
-__all__ = ["from_nasbench201", "to_data"]
+__all__ = [
+    "Conversion",
+    "ConversionReport",
+    "convert_onnx",
+    "convert_torch",
+    "from_nasbench201",
+    "from_onnx",
+    "from_torch",
+    "summary_text",
+    "to_data",
+    "to_networkx",
+]

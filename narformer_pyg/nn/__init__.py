@@ -2,7 +2,12 @@
 
 from narformer_pyg.nn.block import NARFormerV2Block
 from narformer_pyg.nn.conv import GraphAidedAttentionConv
-from narformer_pyg.nn.encoders import CellTokenEncoder, nerf_code
+from narformer_pyg.nn.encoders import (
+    CellTokenEncoder,
+    OperatorTokenEncoder,
+    nerf_code,
+    trans_code,
+)
 from narformer_pyg.nn.grouped_feed_forward import GroupedFeedForward
 from narformer_pyg.nn.grouped_linear import GroupedLinear
 from narformer_pyg.nn.head import PositiveRegressionHead
@@ -23,10 +28,12 @@ __all__ = [
     "GroupedLinear",
     "MeanReadout",
     "NARFormerV2Block",
+    "OperatorTokenEncoder",
     "PairwiseRankingLoss",
     "PositiveRegressionHead",
     "RelativeMSELoss",
     "SequenceRankingLoss",
     "SumReadout",
     "nerf_code",
+    "trans_code",
 ]

@@ -10,6 +10,11 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from narformer_pyg._checks import check_integer
+from narformer_pyg.vocabulary import NUM_OUTPUT_DIMS, NUM_SLOTS, get_vocabulary
+
+#: FLOPs, parameters and memory access are coded in billions.
+_GIGA = 1e9
+_NUM_STATIC = 4
 
 
 def nerf_code(value: Tensor, num_frequencies: int = 32) -> Tensor:
@@ -33,6 +38,25 @@ def nerf_code(value: Tensor, num_frequencies: int = 32) -> Tensor:
         1.0, 2.0 ** (num_frequencies - 1), num_frequencies, dtype=torch.double, device=value.device
     )
     angle = math.pi * f * value.double().unsqueeze(-1)  # [*, num_frequencies]
+    return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(-2)
+
+
+def trans_code(value: Tensor, num_frequencies: int = 5) -> Tensor:
+    r"""The sinusoidal code of the paper for attributes, shapes and graph features.
+
+    .. math::
+        [\sin(w_0 v), \cos(w_0 v), \dots, \sin(w_{L-1} v), \cos(w_{L-1} v)], \quad
+        w_j = 10000^{-j/L}
+
+    Args:
+        value (torch.Tensor): Numbers of shape :math:`(*)`.
+        num_frequencies (int, optional): The number of frequencies :math:`L`. (default: :obj:`5`)
+
+    Returns:
+        torch.Tensor: The float64 codes :math:`(*, 2L)`.
+    """
+    j = torch.arange(num_frequencies, dtype=torch.double, device=value.device)
+    angle = value.double().unsqueeze(-1) * 10000.0 ** (-j / num_frequencies)
     return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(-2)
 
 
@@ -102,6 +126,105 @@ class CellTokenEncoder(torch.nn.Module):
     def __repr__(self) -> str:
         arguments = ", ".join(f"{name}={value}" for name, value in self.config.items())
         return f"{self.__class__.__name__}({arguments})"
+
+
+class OperatorTokenEncoder(torch.nn.Module):
+    r"""Codes of the operators of a network: type, definition and output shape.
+
+    The one-hot code of the operator, then a :func:`trans_code` for each of its 8 definition slots
+    and 4 output dimensions: :math:`32 + 12 \cdot 10 = 152` numbers in the paper, which is
+    :obj:`vocabulary="nnlqp"`. Slots that an operator does not have are coded as zeros, dimensions
+    that its output does not have as the number zero, as in the authors' release. Positions are not
+    coded. The code of the graph features is that of batch size, and of FLOPs, parameters and memory
+    access in billions.
+
+    Args:
+        vocabulary (str, optional): The name of the vocabulary that graphs were converted with, see
+            :class:`~narformer_pyg.vocabulary.OperatorVocabulary`. (default: :obj:`"onnx"`)
+        num_frequencies (int, optional): Frequencies of the code of each number.
+            (default: :obj:`5`)
+
+    Shapes:
+        - **input:** a graph or batch with :obj:`op`, long :math:`(|\mathcal{V}|)`, :obj:`attr`,
+          float :math:`(|\mathcal{V}|, 12)`, and :obj:`static`, float :math:`(|\mathcal{G}|, 4)`
+        - **output:** node codes :math:`(|\mathcal{V}|, W + 24L)` with the width :math:`W` of the
+          vocabulary's one-hot code; graph features :math:`(|\mathcal{G}|, 8L)`
+    """
+
+    #: The attributes of a graph that are read.
+    tokens = ("op", "attr", "static")
+
+    operators: Tensor
+    slots: Tensor
+
+    def __init__(self, vocabulary: str = "onnx", num_frequencies: int = 5) -> None:
+        super().__init__()
+        self.config = {"vocabulary": vocabulary, "num_frequencies": num_frequencies}
+        table = get_vocabulary(vocabulary)
+        self._num_frequencies = check_integer("num_frequencies", num_frequencies)
+        operators = torch.zeros(len(table), table.width)
+        operators.fill_diagonal_(1.0)  # ids from the width on have no place in the code
+        slots = torch.zeros(len(table), NUM_SLOTS + NUM_OUTPUT_DIMS)
+        slots[:, NUM_SLOTS:] = 1.0
+        for i, names in enumerate(table.slots):
+            slots[i, : len(names)] = 1.0
+        # Not in the state dict: the configuration says it all.
+        self.register_buffer("operators", operators, persistent=False)
+        self.register_buffer("slots", slots, persistent=False)
+
+    @property
+    def out_channels(self) -> int:
+        """Size of each node code."""
+        return self.operators.size(1) + self.slots.size(1) * 2 * self._num_frequencies
+
+    @property
+    def static_channels(self) -> int:
+        """Size of the code of the graph features."""
+        return _NUM_STATIC * 2 * self._num_frequencies
+
+    def forward(self, data: Data) -> Tensor:
+        r"""Computes the code of each node.
+
+        Raises:
+            ValueError: If :obj:`op` or :obj:`attr` is missing, of the wrong type or shape or, on
+                the CPU, if an id is not one of the vocabulary.
+        """
+        op = _look_up(self.operators, data, "op", "vocabulary")  # [num_nodes, width]
+        attr = _numbers(data, "attr", self.slots.size(1))
+        if attr.size(0) != op.size(0):
+            raise ValueError(
+                "Expected 'data.attr' to have one row for each number in 'data.op' "
+                f"(got {attr.size(0)} and {op.size(0)})"
+            )
+        mask = self.slots.index_select(0, data.op)  # [num_nodes, 12]
+        code = trans_code(attr, self._num_frequencies).to(op.dtype) * mask.unsqueeze(-1)
+        return torch.cat([op, code.flatten(1)], dim=-1)
+
+    def encode_static(self, data: Data) -> Tensor:
+        r"""Computes the code of the graph features.
+
+        Raises:
+            ValueError: If :obj:`static` is missing or of the wrong type or shape.
+        """
+        static = _numbers(data, "static", _NUM_STATIC).double()
+        unit = static.new_tensor([1.0, _GIGA, _GIGA, _GIGA])
+        return trans_code(static / unit, self._num_frequencies).to(self.slots.dtype).flatten(1)
+
+    def __repr__(self) -> str:
+        arguments = ", ".join(f"{name}={value!r}" for name, value in self.config.items())
+        return f"{self.__class__.__name__}({arguments})"
+
+
+def _numbers(data: Data, name: str, num_columns: int) -> Tensor:
+    value: Any = getattr(data, name, None)
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        got = f"{value.dtype}" if isinstance(value, Tensor) else f"{type(value).__name__}"
+        raise ValueError(f"Expected 'data.{name}' to be a tensor of floats (got {got})")
+    if value.dim() != 2 or value.size(1) != num_columns:
+        raise ValueError(
+            f"Expected 'data.{name}' to have shape [*, {num_columns}] (got {list(value.shape)})"
+        )
+    return value
 
 
 def _look_up(table: Tensor, data: Data, name: str, limit: str) -> Tensor:

@@ -18,7 +18,7 @@ from narformer_pyg._files import atomic_write
 from narformer_pyg.convert import to_data
 from narformer_pyg.errors import CheckpointError, ConversionError
 from narformer_pyg.loader import DeviceLoader
-from narformer_pyg.nn.encoders import CellTokenEncoder
+from narformer_pyg.nn.encoders import CellTokenEncoder, OperatorTokenEncoder
 from narformer_pyg.nn.models.checkpoint_file import read_checkpoint
 from narformer_pyg.nn.models.graph_regressor import GraphRegressor
 from narformer_pyg.nn.models.registry import create_model, model_name
@@ -26,7 +26,10 @@ from narformer_pyg.nn.models.registry import create_model, model_name
 FILE_NAME = "predictor.pt"
 _FORMAT = "narformer_pyg.ArchitecturePredictor"
 _FORMAT_VERSION = 1
-_ENCODERS = {"CellTokenEncoder": CellTokenEncoder}
+_ENCODERS: dict[str, type[CellTokenEncoder | OperatorTokenEncoder]] = {
+    "CellTokenEncoder": CellTokenEncoder,
+    "OperatorTokenEncoder": OperatorTokenEncoder,
+}
 
 
 class ArchitecturePredictor(torch.nn.Module):
@@ -50,7 +53,7 @@ class ArchitecturePredictor(torch.nn.Module):
 
     def __init__(
         self,
-        token_encoder: CellTokenEncoder,
+        token_encoder: CellTokenEncoder | OperatorTokenEncoder,
         model: GraphRegressor,
         target_names: Sequence[str] | None = None,
         units: Sequence[str] | None = None,

@@ -1,0 +1,148 @@
+"""The command line: ``narformer convert``, a thin skin over the functions of the same name."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from narformer_pyg import __version__
+from narformer_pyg._files import atomic_write
+from narformer_pyg.convert import Conversion, convert_onnx, summary_text
+from narformer_pyg.convert.onnx_model.counting import COUNTINGS
+from narformer_pyg.vocabulary import VOCABULARIES
+
+GRAPH_FORMAT = "narformer_pyg.graph"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    r"""Runs the command line.
+
+    Args:
+        argv (sequence of str, optional): The arguments; by default those of the process.
+            (default: :obj:`None`)
+
+    Returns:
+        int: 0, or 1 after an error, which is written to the standard error output.
+    """
+    args = _parser().parse_args(argv)
+    try:
+        args.run(args)
+    except (OSError, ImportError, ValueError) as error:
+        print(f"narformer {args.command}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="narformer", description="Predict accuracy or latency of neural architectures."
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True)
+    _add_convert(commands.add_parser("convert", help="turn an ONNX model into a graph"))
+    return parser
+
+
+def _add_convert(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Turn an ONNX model into a graph and say what is in it. The file has the graph as a "
+        "dictionary: Data.from_dict(torch.load(FILE)['graph'])."
+    )
+    parser.add_argument("model", type=Path, help="the ONNX file")
+    parser.add_argument("-o", "--output", type=Path, help="where to write the graph (.pt)")
+    parser.add_argument(
+        "--input_shape",
+        type=_named(_shape),
+        action="append",
+        default=[],
+        metavar="NAME=1,3,224,224",
+        help="shape of an input with dynamic dimensions; repeat it for several inputs",
+    )
+    parser.add_argument(
+        "--input_value",
+        type=_named(_value),
+        action="append",
+        default=[],
+        metavar="NAME=16000",
+        help="value of an input that is a setting, for instance a sampling rate",
+    )
+    parser.add_argument("--batch_size", type=int, help="the batch size, where it is dynamic")
+    parser.add_argument("--vocabulary", choices=VOCABULARIES, default="onnx")
+    parser.add_argument("--counting", choices=COUNTINGS, default="standard")
+    parser.add_argument(
+        "--simplify",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="fold constants, shape arithmetic and identities",
+    )
+    parser.add_argument(
+        "--runtime",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="let ONNX Runtime execute the model for shapes that nothing else finds",
+    )
+    parser.set_defaults(run=_convert)
+
+
+def _convert(args: argparse.Namespace) -> None:
+    conversion = convert_onnx(
+        args.model,
+        input_shapes=dict(args.input_shape) or None,
+        input_values=dict(args.input_value) or None,
+        batch_size=args.batch_size,
+        vocabulary=args.vocabulary,
+        counting=args.counting,
+        simplify=args.simplify,
+        use_runtime=args.runtime,
+    )
+    print(summary_text(conversion.report))
+    if args.output is not None:
+        save_graph(args.output, conversion)
+        print(f"{'written:':<19}{args.output}")
+
+
+def save_graph(path: Path, conversion: Conversion) -> None:
+    """Writes a graph with its report, so that :meth:`torch.load` reads it without pickled code."""
+    content = {
+        "format": GRAPH_FORMAT,
+        "version": __version__,
+        "graph": conversion.data.to_dict(),
+        "node_names": list(conversion.node_names),
+        "report": dataclasses.asdict(conversion.report),
+    }
+    with atomic_write(path) as temporary:
+        torch.save(content, temporary)
+
+
+def _named(read: Callable[[str], Any]) -> Callable[[str], tuple[str, Any]]:
+    def parse(text: str) -> tuple[str, Any]:
+        name, equals, value = text.rpartition("=")
+        if not equals or not name:
+            raise argparse.ArgumentTypeError(f"expected NAME=NUMBERS (got {text!r})")
+        try:
+            return name, read(value)
+        except ValueError:
+            raise argparse.ArgumentTypeError(
+                f"expected numbers after {name!r} (got {value!r})"
+            ) from None
+
+    return parse
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in text.replace("x", ",").split(",") if number)
+
+
+def _value(text: str) -> float | list[float]:
+    numbers = [int(n) if n.lstrip("+-").isdigit() else float(n) for n in text.split(",")]
+    return numbers if "," in text else numbers[0]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,17 @@
+"""Operator vocabularies: the numbers that stand for operators and what describes each of them."""
+
+from narformer_pyg.vocabulary.operator_vocabulary import (
+    NUM_OUTPUT_DIMS,
+    NUM_SLOTS,
+    VOCABULARIES,
+    OperatorVocabulary,
+    get_vocabulary,
+)
+
+__all__ = [
+    "NUM_OUTPUT_DIMS",
+    "NUM_SLOTS",
+    "VOCABULARIES",
+    "OperatorVocabulary",
+    "get_vocabulary",
+]
