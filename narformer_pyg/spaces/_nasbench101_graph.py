@@ -6,8 +6,62 @@ A graph is a list of predecessor masks: bit :obj:`x` of entry :obj:`y` says that
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from hashlib import md5
+from typing import Any
+
+import numpy as np
+
+from narformer_pyg.errors import ConversionError
+
+
+def num_edges(predecessors: Sequence[int]) -> int:
+    """Returns the number of edges."""
+    return sum(p.bit_count() for p in predecessors)
+
+
+def edge_text(predecessors: Sequence[int]) -> str:
+    """Returns the edges in words."""
+    edges = [f"{x}->{y}" for y, p in enumerate(predecessors) for x in range(y) if p >> x & 1]
+    return f"the edges {', '.join(edges)}" if edges else "no edges"
+
+
+def read_matrix(matrix: Any, num_vertices: int) -> list[int]:
+    """Returns the graph of an adjacency matrix.
+
+    Raises:
+        ConversionError: If it is not square of this size, upper triangular and of zeros and ones.
+    """
+    try:
+        array = np.asarray(matrix)
+    except ValueError:  # rows of different length
+        array = np.empty(0)
+    if array.shape != (num_vertices, num_vertices):
+        raise ConversionError(
+            f"Expected 'matrix' to have a row and a column for each of the {num_vertices} "
+            f"operations (got {matrix!r:.200})"
+        )
+    rows = array.tolist()
+    predecessors = [0] * num_vertices
+    for x, row in enumerate(rows):
+        for y, entry in enumerate(row):
+            if entry not in (0, 1):
+                raise ConversionError(
+                    f"Expected 'matrix' to hold zeros and ones (got {entry!r} at [{x}][{y}])"
+                )
+            if entry and x >= y:
+                raise ConversionError(
+                    "Expected 'matrix' to be upper triangular, so that edges lead to later "
+                    f"vertices (got an edge {x}->{y}); bring the vertices into topological order"
+                )
+            if entry:
+                predecessors[y] |= 1 << x
+    return predecessors
+
+
+def split_bits(vertices: int, edge_bits: int) -> list[int]:
+    """Returns the graph whose edge ``x -> y`` is bit ``x + y * (y - 1) / 2``."""
+    return [edge_bits >> y * (y - 1) // 2 & ((1 << y) - 1) for y in range(vertices)]
 
 
 def useful_vertices(predecessors: Sequence[int]) -> list[int]:
@@ -54,22 +108,34 @@ def topological_order(predecessors: Sequence[int]) -> list[int]:
     return order
 
 
-def topological_orders(predecessors: Sequence[int]) -> Iterator[list[int]]:
-    """Yields every topological order of a graph without vertices off the paths."""
-    n = len(predecessors)
-    order = [0]
+def labelled_forms(predecessors: Sequence[int], digits: Sequence[int]) -> set[tuple[int, int]]:
+    """Returns the codes of a graph in all its topological orders: edges as bits, base-3 labels.
 
-    def extend(done: int) -> Iterator[list[int]]:
-        if len(order) == n - 1:
-            yield [*order, n - 1]
+    Args:
+        predecessors: The graph, without vertices off the paths from input to output.
+        digits: The label of each vertex; those of input and output are not read.
+    """
+    n = len(predecessors)
+    edges = [(x, y) for y in range(n) for x in range(y) if predecessors[y] >> x & 1]
+    place = [0] * n
+    place[n - 1] = n - 1
+    forms: set[tuple[int, int]] = set()
+
+    def extend(done: int, position: int, label: int) -> None:
+        if position == n - 1:
+            bits = 0
+            for x, y in edges:
+                target = place[y]
+                bits |= 1 << place[x] + target * (target - 1) // 2
+            forms.add((bits, label))
             return
         for y in range(1, n - 1):
             if not done >> y & 1 and not predecessors[y] & ~done:
-                order.append(y)
-                yield from extend(done | 1 << y)
-                order.pop()
+                place[y] = position
+                extend(done | 1 << y, position + 1, 3 * label + digits[y])
 
-    return extend(1)
+    extend(1, 1, 0)
+    return forms
 
 
 def ancestors(predecessors: Sequence[int]) -> list[int]:

@@ -14,16 +14,22 @@ from torch_geometric.data import Data
 from narformer_pyg.errors import ConversionError
 from narformer_pyg.spaces._nasbench101_graph import (
     ancestors,
+    edge_text,
+    labelled_forms,
     module_hash,
+    num_edges,
+    read_matrix,
     select_vertices,
+    split_bits,
     topological_order,
-    topological_orders,
     useful_vertices,
 )
 from narformer_pyg.spaces.nasbench101_codes import (
     DIGITS,
     MAX_EDGES,
     MAX_VERTICES,
+    all_edge_bits,
+    check_code,
     num_parameters,
     unpack_codes,
 )
@@ -83,19 +89,19 @@ class NASBench101Cell:
 
     def __post_init__(self) -> None:
         operations = _check_operations(self.operations)
-        predecessors = _check_matrix(self.matrix, len(operations))
+        predecessors = read_matrix(self.matrix, len(operations))
         kept = useful_vertices(predecessors)
         if not kept:
             raise ConversionError(
                 "Expected 'matrix' to hold a path from the input to the output "
-                f"(got {_edge_text(predecessors)})"
+                f"(got {edge_text(predecessors)})"
             )
         predecessors = select_vertices(predecessors, kept)
-        num_edges = _num_edges(predecessors)
-        if len(kept) > MAX_VERTICES or num_edges > MAX_EDGES:
+        edge_count = num_edges(predecessors)
+        if len(kept) > MAX_VERTICES or edge_count > MAX_EDGES:
             raise ConversionError(
                 f"Expected 'matrix' to hold at most {MAX_VERTICES} vertices and {MAX_EDGES} edges "
-                f"on paths from input to output (got {len(kept)} vertices and {num_edges} edges)"
+                f"on paths from input to output (got {len(kept)} vertices and {edge_count} edges)"
             )
         matrix = tuple(tuple(p >> x & 1 for p in predecessors) for x in range(len(kept)))
         object.__setattr__(self, "matrix", matrix)
@@ -115,9 +121,7 @@ class NASBench101Cell:
             TypeError: If :obj:`text` is not a string.
         """
         if not isinstance(text, str):
-            raise TypeError(
-                f"Expected 'text' to be a string (got {type(text).__name__}: {text!r})"
-            )
+            raise TypeError(f"Expected 'text' to be a string (got {type(text).__name__}: {text!r})")
         operations, predecessors = ["input"], [0]
         for vertex, term in enumerate(text.split("+"), start=1):
             match = _TERM.fullmatch(term)
@@ -149,20 +153,13 @@ class NASBench101Cell:
             TypeError: If a number is not an integer.
             ValueError: If there is no such cell.
         """
-        cells = unpack_codes(*([_check_number(*item)] for item in (
-            ("vertices", vertices), ("edge_bits", edge_bits), ("op_code", op_code)
-        )))  # fmt: skip
-        n = int(cells.vertices[0])
-        return cls(cells.adjacency[0, :n, :n], [NODE_TYPES[i] for i in cells.op[0, :n]])  # type: ignore[arg-type]
+        check_code(vertices, edge_bits, op_code)
+        names = [DIGITS[op_code // 3**k % 3] for k in reversed(range(vertices - 2))]
+        return _make_cell(split_bits(vertices, edge_bits), ["input", *names, "output"])
 
     @classmethod
     def random(cls, rng: np.random.Generator) -> NASBench101Cell:
-        r"""Draws a cell as the benchmark's random search does.
-
-        Each of the 21 edges between seven vertices is there with probability one half, each
-        operation is drawn uniformly, and draws that are not a cell are repeated. Cells of many
-        vertices are by far the most frequent in the space and in the draw, but the draw is not
-        uniform over the space.
+        r"""Draws a cell uniformly from all 423,624, in a random one of its topological orders.
 
         Args:
             rng (numpy.random.Generator): The source of randomness.
@@ -171,15 +168,16 @@ class NASBench101Cell:
             TypeError: If :obj:`rng` is something else.
         """
         _check_rng(rng)
+        graphs, ends = all_edge_bits()
         while True:
-            bits = int(rng.integers(1 << MAX_VERTICES * (MAX_VERTICES - 1) // 2))
-            drawn = rng.integers(len(OPERATIONS), size=MAX_VERTICES - 2)
-            predecessors = [
-                bits >> y * (y - 1) // 2 & ((1 << y) - 1) for y in range(MAX_VERTICES)
-            ]
-            if _is_cell(predecessors):
-                operations = ["input", *(OPERATIONS[i] for i in drawn), "output"]
-                return _make_cell(predecessors, operations)
+            # Uniform over matrices with operations, of which a cell has as many as forms.
+            drawn = int(rng.integers(ends[-1]))
+            row = int(np.searchsorted(ends, drawn, side="right"))
+            vertices, edge_bits = graphs[row]
+            op_code = drawn - (int(ends[row - 1]) if row else 0)
+            cell = cls.from_code(vertices, edge_bits, op_code)
+            if rng.random() * len(cell._forms()) < 1:
+                return cell
 
     @property
     def num_vertices(self) -> int:
@@ -234,8 +232,8 @@ class NASBench101Cell:
             ordered = select_vertices(predecessors, order)
             if _is_cell(ordered):
                 cell = _make_cell(ordered, [operations[v] for v in order])
-                found.setdefault(cell.canonical().code, cell)
-        found.pop(self.canonical().code, None)
+                found.setdefault((cell.num_vertices, *min(cell._forms())), cell)
+        found.pop((self.num_vertices, *min(self._forms())), None)
         return list(found.values())
 
     def canonical(self) -> NASBench101Cell:
@@ -245,20 +243,7 @@ class NASBench101Cell:
         few, as the channels that are left over when the output's are shared out go to the first
         vertices.
         """
-        predecessors = self._predecessors()
-        best: tuple[list[int], list[int]] | None = None
-        best_order: list[int] = []
-        for order in topological_orders(predecessors):
-            # Compared from the last vertex on, whose edges are the highest bits.
-            key = (
-                select_vertices(predecessors, order)[::-1],
-                [_HASH_LABEL[self.operations[v]] for v in order],
-            )
-            if best is None or key < best:
-                best, best_order = key, order
-        return _make_cell(
-            select_vertices(predecessors, best_order), [self.operations[v] for v in best_order]
-        )
+        return self.from_code(self.num_vertices, *min(self._forms()))
 
     def num_parameters(self, num_classes: int = 10, C: int = 128, N: int = 3) -> int:
         r"""Returns the number of trainable parameters of the network of :meth:`to_module`.
@@ -321,6 +306,10 @@ class NASBench101Cell:
         n = self.num_vertices
         return [sum(self.matrix[x][y] << x for x in range(y)) for y in range(n)]
 
+    def _forms(self) -> set[tuple[int, int]]:
+        digits = [_DIGIT.get(name, -1) for name in self.operations]
+        return labelled_forms(self._predecessors(), digits)
+
     def _changes(self) -> Iterable[tuple[list[int], list[str]]]:
         """Yields the changes of :meth:`neighbors`: not pruned, perhaps too large, without cycle."""
         predecessors, operations = self._predecessors(), list(self.operations)
@@ -360,16 +349,7 @@ def _is_cell(predecessors: Sequence[int]) -> bool:
     kept = useful_vertices(predecessors)
     if not kept or len(kept) > MAX_VERTICES:
         return False
-    return _num_edges(select_vertices(predecessors, kept)) <= MAX_EDGES
-
-
-def _num_edges(predecessors: Sequence[int]) -> int:
-    return sum(p.bit_count() for p in predecessors)
-
-
-def _edge_text(predecessors: Sequence[int]) -> str:
-    edges = [f"{x}->{y}" for y, p in enumerate(predecessors) for x in range(y) if p >> x & 1]
-    return f"the edges {', '.join(edges)}" if edges else "no edges"
+    return num_edges(select_vertices(predecessors, kept)) <= MAX_EDGES
 
 
 def _check_operations(operations: Any) -> tuple[str, ...]:
@@ -391,42 +371,6 @@ def _check_operations(operations: Any) -> tuple[str, ...]:
                 f"{', '.join(OPERATIONS)} (got {name!r})"
             )
     return operations
-
-
-def _check_matrix(matrix: Any, num_vertices: int) -> list[int]:
-    try:
-        array = np.asarray(matrix)
-    except ValueError:  # rows of different length
-        array = np.empty(0)
-    if array.shape != (num_vertices, num_vertices):
-        raise ConversionError(
-            f"Expected 'matrix' to have a row and a column for each of the {num_vertices} "
-            f"operations (got {matrix!r:.200})"
-        )
-    rows = array.tolist()
-    predecessors = [0] * num_vertices
-    for x, row in enumerate(rows):
-        for y, entry in enumerate(row):
-            if entry not in (0, 1):
-                raise ConversionError(
-                    f"Expected 'matrix' to hold zeros and ones (got {entry!r} at [{x}][{y}])"
-                )
-            if entry and x >= y:
-                raise ConversionError(
-                    "Expected 'matrix' to be upper triangular, so that edges lead to later "
-                    f"vertices (got an edge {x}->{y}); bring the vertices into topological order"
-                )
-            if entry:
-                predecessors[y] |= 1 << x
-    return predecessors
-
-
-def _check_number(name: str, value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(
-            f"Expected '{name}' to be an integer (got {type(value).__name__}: {value!r})"
-        )
-    return int(value)
 
 
 def _check_rng(rng: np.random.Generator) -> None:

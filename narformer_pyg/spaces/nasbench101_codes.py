@@ -5,6 +5,7 @@ A cell is a row :obj:`(vertices, edge_bits, op_code)`, as :attr:`NASBench101Cell
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -98,6 +99,71 @@ def unpack_codes(vertices: Any, edge_bits: Any, op_code: Any) -> UnpackedCells:
         inner = exponent >= 0
         op[inner, v] = to_op[op_code[inner] // 3 ** exponent[inner] % 3]
     return UnpackedCells(vertices, adjacency, op)
+
+
+def check_code(vertices: int, edge_bits: int, op_code: int) -> None:
+    r"""Raises unless three numbers are a cell, as :func:`unpack_codes` does for arrays.
+
+    Raises:
+        TypeError: If a number is not an integer.
+        ValueError: If there is no such cell.
+    """
+    numbers = {"vertices": vertices, "edge_bits": edge_bits, "op_code": op_code}
+    for name, value in numbers.items():
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+            raise TypeError(
+                f"Expected '{name}' to be an integer (got {type(value).__name__}: {value!r})"
+            )
+    if not 2 <= vertices <= MAX_VERTICES:
+        raise ValueError(f"Expected 'vertices' to be between 2 and {MAX_VERTICES} (got {vertices})")
+    if (vertices, edge_bits) not in _known_graphs():
+        raise ValueError(
+            f"Expected 'edge_bits' to hold at most {MAX_EDGES} edges between {vertices} vertices, "
+            f"all of them on a path from input to output (got {edge_bits})"
+        )
+    if not 0 <= op_code < 3 ** (vertices - 2):
+        raise ValueError(
+            f"Expected 'op_code' to be between 0 and {3 ** (vertices - 2) - 1}, as there are "
+            f"{vertices} vertices (got {op_code})"
+        )
+
+
+@functools.cache
+def all_edge_bits() -> tuple[list[tuple[int, int]], np.ndarray]:
+    """Returns every graph of the space before operations, and how many cells they make.
+
+    Returns:
+        The 6,472 pairs :obj:`(vertices, edge_bits)` of upper triangular matrices, isomorphic ones
+        among them, in ascending order; and the running total of their possible operations: int64,
+        :obj:`[6472]`.
+    """
+    graphs: list[tuple[int, int]] = []
+    for n in range(2, MAX_VERTICES + 1):
+        rows = [np.arange(1, 1 << y, dtype=np.int64) << y * (y - 1) // 2 for y in range(1, n)]
+        # Every vertex but the input has a predecessor; edges are limited as vertices are added.
+        bits = np.zeros(1, dtype=np.int64)
+        for row in rows:
+            bits = (bits[:, None] | row).ravel()
+            bits = bits[_popcount(bits) <= MAX_EDGES]
+        for x in range(n - 1):
+            outgoing = sum(1 << x + y * (y - 1) // 2 for y in range(x + 1, n))
+            bits = bits[bits & outgoing > 0]
+        graphs += [(n, int(b)) for b in np.sort(bits)]
+    ends = np.cumsum([3 ** (n - 2) for n, _ in graphs])
+    ends.flags.writeable = False  # shared by all callers
+    return graphs, ends
+
+
+@functools.cache
+def _known_graphs() -> frozenset[tuple[int, int]]:
+    return frozenset(all_edge_bits()[0])
+
+
+def _popcount(bits: np.ndarray) -> np.ndarray:
+    count = np.zeros_like(bits)
+    for i in range(MAX_VERTICES * (MAX_VERTICES - 1) // 2):
+        count += bits >> i & 1
+    return count
 
 
 def vertex_channels(adjacency: np.ndarray, vertices: np.ndarray, out_channels: int) -> np.ndarray:

@@ -50,7 +50,7 @@ class NASBench101Network(nn.Module):
         for name, value in (("num_classes", num_classes), ("C", C), ("N", N)):
             check_integer(name, value)
         degree = sum(row[-1] for row in cell.matrix[1:])
-        if C < degree:
+        if degree > C:
             raise ValueError(
                 f"Expected 'C' to be at least {degree}, so that each vertex that the output "
                 f"concatenates has a channel (got {C})"
