@@ -39,7 +39,7 @@ def to_data(architecture: Any) -> Data:
     if hasattr(architecture, "to_data"):
         return architecture.to_data()
     raise ConversionError(
-        "Expected an architecture to be a NAS-Bench-201 arch string, a pair (matrix, operations) of "
-        "NAS-Bench-101, a cell of a search space or a "
+        "Expected an architecture to be a NAS-Bench-201 arch string, a pair "
+        "(matrix, operations) of NAS-Bench-101, a cell of a search space or a "
         f"torch_geometric.data.Data (got {type(architecture).__name__}: {architecture!r:.80})"
     )

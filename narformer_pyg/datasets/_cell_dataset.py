@@ -25,6 +25,7 @@ class CellDataset(InMemoryDataset):
     targets: dict[str, Target]
     #: The selected ones, the columns of :obj:`y`.
     target_names: tuple[str, ...]
+    slices: dict[str, Tensor] | None
     _cell_ids: Tensor
 
     @abstractmethod

@@ -7,6 +7,7 @@ import functools
 import json
 import os
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,11 +65,10 @@ class CellTable:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes a compressed ``.npz`` file, complete or not at all."""
-        codes = {name: getattr(self, name) for name in _CODES}
+        arrays = {name: getattr(self, name) for name in _CODES} | dict(self.columns)
+        arrays["format_version"] = np.array(_FORMAT_VERSION)
         with atomic_write(path) as temporary:
-            np.savez_compressed(
-                temporary, format_version=np.array(_FORMAT_VERSION), **codes, **self.columns
-            )
+            np.savez_compressed(temporary, allow_pickle=False, **arrays)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> CellTable:
@@ -81,20 +81,21 @@ class CellTable:
             with np.load(path, allow_pickle=False) as content:
                 if int(content["format_version"]) != _FORMAT_VERSION:
                     raise KeyError("format_version")
-                codes = [content[name] for name in _CODES]
+                vertices, edge_bits, op_code = (content[name] for name in _CODES)
                 columns = {name: content[name] for name in TARGETS if name in content.files}
-            if any(array.shape != codes[0].shape for array in (*codes, *columns.values())):
+            arrays = (vertices, edge_bits, op_code, *columns.values())
+            if any(array.shape != vertices.shape for array in arrays):
                 raise ValueError("arrays of different length")
         except (
             AttributeError, EOFError, KeyError, OSError, TypeError, ValueError, zipfile.BadZipFile,
-            zipfile.zlib.error,
+            zlib.error,
         ) as error:  # fmt: skip
             raise ValueError(
                 f"Cannot read the processed labels in 'root' (got {os.fspath(path)!r}, which is "
                 f"damaged or foreign: {type(error).__name__}). Pass 'force_reload=True' to read "
                 "the benchmark's file again"
             ) from error
-        return cls(*codes, columns)
+        return cls(vertices, edge_bits, op_code, columns)
 
 
 def read_official_file(path: str | os.PathLike[str], progress: bool = True) -> CellTable:
@@ -213,7 +214,7 @@ def _cell_code(adjacency: str, operations: str) -> tuple[int, int, int]:
     return vertices, edge_bits, op_code
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _graph_code(adjacency: str) -> tuple[int, int]:
     """Returns vertices and edges; there are some thousand different ones in the whole space."""
     size = round(len(adjacency) ** 0.5)
@@ -237,9 +238,8 @@ def _metrics_class() -> Any:
         name="narformer_pyg/nasbench101.proto", package="narformer_pyg.nasbench101", syntax="proto2"
     )
     evaluation = file.message_type.add(name="EvaluationData")
-    doubles = ("current_epoch", "training_time")
-    doubles += ("train_accuracy", "validation_accuracy", "test_accuracy")
-    for number, name in enumerate(doubles, start=1):
+    accuracies = ("train_accuracy", "validation_accuracy", "test_accuracy")
+    for number, name in enumerate(("current_epoch", "training_time", *accuracies), start=1):
         evaluation.field.add(
             name=name, number=number, type=field.TYPE_DOUBLE, label=field.LABEL_OPTIONAL
         )
@@ -270,7 +270,7 @@ def as_table(
         if column.shape != np.shape(vertices):
             raise ValueError(
                 f"Expected 'labels' to have one value of {name!r} for each of the "
-                f"{len(vertices)} cells (got shape {list(column.shape)})"
+                f"{np.size(vertices)} cells (got shape {list(column.shape)})"
             )
         columns[name] = column
     return CellTable(np.asarray(vertices), np.asarray(edge_bits), np.asarray(op_code), columns)
