@@ -65,10 +65,10 @@ class CellTable:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes a compressed ``.npz`` file, complete or not at all."""
-        arrays = {name: getattr(self, name) for name in _CODES} | dict(self.columns)
-        arrays["format_version"] = np.array(_FORMAT_VERSION)
+        arrays: dict[str, Any] = {name: getattr(self, name) for name in _CODES}
+        arrays |= {"format_version": np.array(_FORMAT_VERSION), **self.columns}
         with atomic_write(path) as temporary:
-            np.savez_compressed(temporary, allow_pickle=False, **arrays)
+            np.savez_compressed(temporary, **arrays)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> CellTable:

@@ -96,10 +96,9 @@ class _CellModule(nn.Module):
     def __init__(self, cell: NASBench101Cell, in_channels: int, out_channels: int) -> None:
         super().__init__()
         unpacked = unpack_codes(*([number] for number in cell.code))
-        width = vertex_channels(unpacked.adjacency, unpacked.vertices, out_channels)[0].tolist()
         output = cell.num_vertices - 1
-        width[output] = out_channels
-        self.width = width
+        width = vertex_channels(unpacked.adjacency, unpacked.vertices, out_channels)[0].tolist()
+        width = self.width = [*width[:output], out_channels]
         self.sources = [
             [x for x in range(1, y) if cell.matrix[x][y]] for y in range(cell.num_vertices)
         ]
