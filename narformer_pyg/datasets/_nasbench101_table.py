@@ -210,6 +210,8 @@ def _cell_code(adjacency: str, operations: str) -> tuple[int, int, int]:
         raise ValueError(f"operations {operations!r} of {vertices} vertices")
     op_code = 0
     for name in names[1:-1]:
+        if name not in DIGITS:
+            raise ValueError(f"an unknown operation among {operations!r}")
         op_code = 3 * op_code + DIGITS.index(name)
     return vertices, edge_bits, op_code
 
