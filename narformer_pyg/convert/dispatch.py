@@ -34,7 +34,7 @@ def to_data(architecture: Any) -> Data:
         if _NASBENCH101_TEXT.search(architecture):
             return NASBench101Cell.from_str(architecture).to_data()
         return from_nasbench201(architecture)
-    if isinstance(architecture, (tuple, list)) and len(architecture) == 2:
+    if _is_pair(architecture):
         return from_nasbench101(*architecture)
     if hasattr(architecture, "to_data"):
         return architecture.to_data()
@@ -42,4 +42,14 @@ def to_data(architecture: Any) -> Data:
         "Expected an architecture to be a NAS-Bench-201 arch string, a pair "
         "(matrix, operations) of NAS-Bench-101, a cell of a search space or a "
         f"torch_geometric.data.Data (got {type(architecture).__name__}: {architecture!r:.80})"
+    )
+
+
+def _is_pair(architecture: Any) -> bool:
+    """Whether it looks like a matrix and operations, so that errors can be about these."""
+    kind = (tuple, list)
+    return (
+        isinstance(architecture, kind)
+        and len(architecture) == 2
+        and isinstance(architecture[1], kind)
     )

