@@ -101,10 +101,11 @@ class NASBench101(CellDataset):
         progress: bool = True,
     ) -> None:
         names = select_targets(target, TARGETS)
-        root = os.fspath(root)
-        super().__init__(root, transform, pre_transform, pre_filter, log=False)
-        path = Path(file) if file is not None else _find_file(root, names, target == "all")
-        self._set_table(_load(root, path, force_reload, progress), target, os.fspath(path))
+        super().__init__(os.fspath(root), transform, pre_transform, pre_filter, log=False)
+        # PyG has put the home folder in for '~'.
+        path = Path(file) if file is not None else _find_file(self.root, names, target == "all")
+        table = _load(self.root, path, force_reload, progress)
+        self._set_table(table, target, os.fspath(path))
 
     @classmethod
     def from_arrays(

@@ -89,23 +89,15 @@ def select_vertices(predecessors: Sequence[int], kept: Sequence[int]) -> list[in
 
 
 def topological_order(predecessors: Sequence[int]) -> list[int]:
-    """Returns the vertices as early in number as the edges allow, the output last.
-
-    Returns an empty list if there is a cycle.
-    """
+    """Returns the vertices of a graph as early in number as its edges allow, the output last."""
     n = len(predecessors)
     order: list[int] = []
     done = 0
-    while len(order) < n:
-        candidates = range(n - 1) if len(order) < n - 1 else range(n - 1, n)
-        for y in candidates:
-            if not done >> y & 1 and not predecessors[y] & ~done:
-                order.append(y)
-                done |= 1 << y
-                break
-        else:
-            return []
-    return order
+    while len(order) < n - 1:
+        ready = (y for y in range(n - 1) if not done >> y & 1 and not predecessors[y] & ~done)
+        order.append(next(ready))
+        done |= 1 << order[-1]
+    return [*order, n - 1]
 
 
 def labelled_forms(predecessors: Sequence[int], digits: Sequence[int]) -> set[tuple[int, int]]:

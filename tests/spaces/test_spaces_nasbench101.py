@@ -278,6 +278,9 @@ def test_hash_and_canonical_do_not_know_the_order(cells: list[NASBench101Cell]) 
 def test_classes_of_small_cells(small_cells: list[NASBench101Cell]) -> None:
     canonical = [cell.canonical() for cell in small_cells]
     assert Counter(cell.num_vertices for cell in set(canonical)) == NUM_CLASSES
+    # A random cell is kept with the inverse of the number of its forms, so classes weigh the same.
+    weight = sum(1 / len(cell._forms()) for cell in small_cells)
+    assert weight == pytest.approx(sum(NUM_CLASSES.values()))
     by_hash = {cell.module_hash: cell.canonical() for cell in small_cells}
     assert len(by_hash) == len(set(canonical))
     for cell, representative in zip(small_cells, canonical, strict=True):
