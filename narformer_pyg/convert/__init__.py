@@ -1,6 +1,7 @@
 """Converters from architectures of other formats to graphs."""
 
 from narformer_pyg.convert.dispatch import to_data
+from narformer_pyg.convert.nasbench101 import from_nasbench101
 from narformer_pyg.convert.nasbench201 import from_nasbench201
 from narformer_pyg.convert.onnx_model import (
     Conversion,
@@ -17,6 +18,7 @@ __all__ = [
     "ConversionReport",
     "convert_onnx",
     "convert_torch",
+    "from_nasbench101",
     "from_nasbench201",
     "from_onnx",
     "from_torch",

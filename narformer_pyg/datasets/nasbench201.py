@@ -9,15 +9,14 @@ import os
 import pickle
 from collections.abc import Callable, Sequence
 from importlib import resources
-from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch_geometric.data import Data, InMemoryDataset
+from torch_geometric.data import Data
 
 from narformer_pyg._files import atomic_write
-from narformer_pyg.datasets.split import Split, draw_split
+from narformer_pyg.datasets._cell_dataset import CellDataset
 from narformer_pyg.datasets.target import Target, select_targets
 from narformer_pyg.spaces.nasbench201 import (
     CELL_EDGES,
@@ -73,7 +72,7 @@ def _known_targets() -> dict[str, Target]:
 TARGETS = _known_targets()
 
 
-class NASBench201(InMemoryDataset):
+class NASBench201(CellDataset):
     r"""All 15,625 cells of `NAS-Bench-201 <https://arxiv.org/abs/2001.00326>`_ with labels.
 
     The labels are inside the package: nothing is downloaded, and without :obj:`root` nothing is
@@ -115,7 +114,7 @@ class NASBench201(InMemoryDataset):
             processed file in :obj:`root` is damaged.
     """
 
-    targets: ClassVar[dict[str, Target]] = TARGETS
+    targets = TARGETS
 
     def __init__(
         self,
@@ -176,33 +175,6 @@ class NASBench201(InMemoryDataset):
             torch.save(content, path)
         log.info("Wrote %d graphs to %s", len(cell_ids), self.processed_paths[0])
 
-    def copy(self, idx: Any = None) -> NASBench201:
-        r"""Returns a copy of all graphs, or of some of them.
-
-        Args:
-            idx (slice, list, tuple, Tensor or numpy.ndarray, optional): The graphs to copy.
-                (default: :obj:`None`)
-        """
-        out = super().copy(idx)
-        out._cell_ids = (self if idx is None else self.index_select(idx))._selected_cells()
-        return out
-
-    def labels(self, name: str) -> Tensor:
-        r"""Returns one label of every graph, selected as a target or not.
-
-        Args:
-            name (str): The name of the label, one of :attr:`targets`.
-
-        Returns:
-            Tensor: float32, :obj:`[len(dataset)]` (:obj:`[15625]` for the whole space), in the
-            unit that :attr:`targets` says; NaN where there is no measurement.
-
-        Raises:
-            ValueError: If the name is unknown.
-        """
-        (name,) = select_targets([name], self.targets, argument="name")
-        return _label_column(name)[self._selected_cells()]
-
     def cell(self, i: int) -> NASBench201Cell:
         r"""Returns the cell that graph :obj:`i` shows.
 
@@ -213,65 +185,19 @@ class NASBench201(InMemoryDataset):
             TypeError: If :obj:`i` is not an integer.
             ValueError: If :obj:`i` is out of range.
         """
-        if isinstance(i, bool) or not isinstance(i, (int, np.integer)):
-            raise TypeError(f"Expected 'i' to be an integer (got {type(i).__name__}: {i!r})")
-        if not 0 <= i < len(self):
-            raise ValueError(f"Expected 'i' to be between 0 and {len(self) - 1} (got {int(i)})")
-        return NASBench201Cell.from_index(int(self._cell_ids[self.indices()[i]]))
+        return NASBench201Cell.from_index(self._cell_id(i))
 
-    def get_split(self, train_size: int, val_size: int = 0, seed: int = 0) -> Split:
-        r"""Draws training and validation graphs; the test set is the whole dataset.
+    def _label_column(self, name: str) -> Tensor:
+        return _label_column(name)
 
-        As in the papers' protocol, all graphs are tested on, the training ones included;
-        :attr:`Split.held_out` leaves those out. Graphs with a missing label among the selected
-        targets are in no set. The training graphs do not depend on :obj:`val_size`, and a
-        smaller training set is the beginning of a larger one.
-
-        Args:
-            train_size (int): The number of training graphs, at least 1.
-            val_size (int, optional): The number of validation graphs, drawn from the rest.
-                (default: :obj:`0`)
-            seed (int, optional): The seed of the draw. (default: :obj:`0`)
-
-        Raises:
-            TypeError: If an argument is not an integer.
-            ValueError: If there are too few graphs with labels, or a size is too small.
-        """
-        cells = self._selected_cells()
-        finite = torch.ones(len(cells), dtype=torch.bool)
-        for name in self.target_names:
-            finite &= _label_column(name)[cells].isfinite()
-        return draw_split(finite.nonzero().flatten(), train_size, val_size, seed)
-
-    def _selected_cells(self) -> Tensor:
-        return self._cell_ids[torch.as_tensor(self.indices(), dtype=torch.long)]
+    def _collated_graphs(self) -> tuple[Data, dict[str, Tensor]]:
+        return _collated_graphs(self.target_names)
 
     def _target_key(self) -> str:
         if len(self.target_names) == 1:
             return self.target_names[0]
         digest = hashlib.sha256(",".join(self.target_names).encode()).hexdigest()
         return f"{len(self.target_names)}_targets_{digest[:16]}"
-
-    def _build(self) -> tuple[Data, dict[str, Tensor] | None, Tensor]:
-        data, slices = _collated_graphs(self.target_names)
-        cell_ids = torch.arange(NUM_CELLS)
-        if self.pre_transform is None and self.pre_filter is None:
-            return data, slices, cell_ids
-        self._data, self.slices, self._data_list = data, slices, None
-        graphs, kept = [], []
-        for i in range(NUM_CELLS):
-            graph = self.get(i)
-            if self.pre_filter is None or self.pre_filter(graph):
-                graphs.append(graph if self.pre_transform is None else self.pre_transform(graph))
-                kept.append(i)
-        if not graphs:
-            raise ValueError(
-                f"Expected 'pre_filter' to keep at least one graph (got none of {NUM_CELLS}); "
-                "it has to return True for a graph that stays"
-            )
-        self._data_list = None
-        data, slices = self.collate(graphs)
-        return data, slices, cell_ids[kept]
 
     def _read(self, path: str) -> tuple[Data, dict[str, Tensor] | None, Tensor]:
         try:
@@ -298,7 +224,7 @@ def _label_column(name: str) -> Tensor:
 
 
 def _collated_graphs(target_names: Sequence[str]) -> tuple[Data, dict[str, Tensor]]:
-    """Builds the storage of an :class:`InMemoryDataset` without a loop over graphs."""
+    """Builds the storage of an in-memory dataset without a loop over graphs."""
     codes = torch.from_numpy(cell_codes().astype(np.int64))
     op = torch.empty(NUM_CELLS, NUM_NODES, dtype=torch.long)
     op[:, 0], op[:, -1] = 0, NODE_TYPES.index("output")

@@ -1,0 +1,283 @@
+"""The labels of NAS-Bench-101: read from the official records, kept in a small file."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import json
+import os
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from narformer_pyg._files import atomic_write
+from narformer_pyg.datasets._tfrecord import read_tfrecord
+from narformer_pyg.datasets.target import Target
+from narformer_pyg.spaces.nasbench101 import NASBench101Cell
+from narformer_pyg.spaces.nasbench101_codes import DIGITS
+
+#: The numbers of epochs that networks were trained for.
+EPOCHS = (4, 12, 36, 108)
+_CODES = ("vertices", "edge_bits", "op_code")
+_FORMAT_VERSION = 1
+_BATCH = 1 << 16  # records that are summed up at once
+
+
+def _known_targets() -> dict[str, Target]:
+    targets = []
+    for epochs in EPOCHS:
+        how = f"CIFAR-10, {epochs} epochs, mean of the official runs"
+        for part, where in (
+            ("train", "on 10,000 of the 40,000 training images"),
+            ("valid", "on 10,000 held-out images"),
+            ("test", "on the test set"),
+        ):
+            name = f"{part}_acc_{epochs}"
+            targets.append(Target(name, "percent", "accuracy", f"{where}; {how}"))
+        targets.append(Target(f"train_time_{epochs}", "s", "time", f"without evaluation; {how}"))
+    return {target.name: target for target in targets}
+
+
+#: Every label there is, by name; four for each number of epochs.
+TARGETS = _known_targets()
+
+
+@dataclass(frozen=True, eq=False)
+class CellTable:
+    """Cells and labels, in arrays of one entry per cell.
+
+    Args:
+        vertices: As :attr:`NASBench101Cell.code` has it: uint8.
+        edge_bits: The same: uint32.
+        op_code: The same: uint8.
+        columns: The labels by name: float32, NaN where there is no measurement.
+    """
+
+    vertices: np.ndarray
+    edge_bits: np.ndarray
+    op_code: np.ndarray
+    columns: Mapping[str, np.ndarray]
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes a compressed ``.npz`` file, complete or not at all."""
+        arrays: dict[str, Any] = {name: getattr(self, name) for name in _CODES}
+        arrays |= {"format_version": np.array(_FORMAT_VERSION), **self.columns}
+        with atomic_write(path) as temporary:
+            np.savez_compressed(temporary, **arrays)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> CellTable:
+        """Reads what :meth:`save` wrote.
+
+        Raises:
+            ValueError: If the file is damaged or something else.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as content:
+                if int(content["format_version"]) != _FORMAT_VERSION:
+                    raise KeyError("format_version")
+                vertices, edge_bits, op_code = (content[name] for name in _CODES)
+                columns = {name: content[name] for name in TARGETS if name in content.files}
+            arrays = (vertices, edge_bits, op_code, *columns.values())
+            if any(array.shape != vertices.shape for array in arrays):
+                raise ValueError("arrays of different length")
+        except (
+            AttributeError, EOFError, KeyError, OSError, TypeError, ValueError, zipfile.BadZipFile,
+            zlib.error,
+        ) as error:  # fmt: skip
+            raise ValueError(
+                f"Cannot read the processed labels in 'root' (got {os.fspath(path)!r}, which is "
+                f"damaged or foreign: {type(error).__name__}). Pass 'force_reload=True' to read "
+                "the benchmark's file again"
+            ) from error
+        return cls(vertices, edge_bits, op_code, columns)
+
+
+def read_official_file(path: str | os.PathLike[str], progress: bool = True) -> CellTable:
+    r"""Reads cells and mean labels from a file of the benchmark, which is streamed.
+
+    A record is a JSON list of the cell's hash, the number of epochs, the adjacency matrix as
+    zeros and ones, the operations joined by commas, and the measurements of one run: a protobuf
+    message in base64. The cells come out in ascending order of their hashes.
+
+    Args:
+        path (str or os.PathLike): :obj:`nasbench_only108.tfrecord` or
+            :obj:`nasbench_full.tfrecord`.
+        progress (bool, optional): Whether to show a progress bar if there is a terminal.
+            (default: :obj:`True`)
+
+    Raises:
+        OSError: If the file cannot be read.
+        ValueError: If it is truncated, damaged or something else; the message names the record.
+    """
+    from google.protobuf.message import DecodeError
+
+    rows: dict[str, int] = {}
+    codes: list[tuple[int, int, int]] = []
+    means = _RunningMeans()
+    metrics_class = _metrics_class()
+    for number, payload in enumerate(read_tfrecord(path, progress)):
+        try:
+            module_hash, epochs, adjacency, operations, encoded = json.loads(payload)
+            metrics = metrics_class.FromString(base64.b64decode(encoded, validate=True))
+            budget = EPOCHS.index(epochs)
+            final = metrics.evaluation_data[-1]  # after the last epoch; earlier ones come first
+            row = rows.get(module_hash)
+            if row is None:
+                code = _cell_code(adjacency, operations)
+                row = rows[module_hash] = len(rows)
+                codes.append(code)
+        except (AttributeError, IndexError, TypeError, ValueError, DecodeError) as error:
+            raise ValueError(
+                f"Cannot read record {number} of {os.fspath(path)!r}, counted from 0: its content "
+                f"is not that of NAS-Bench-101 ({type(error).__name__}: {error}). Name "
+                "'nasbench_only108.tfrecord' or 'nasbench_full.tfrecord' as published"
+            ) from error
+        means.add(
+            row * len(EPOCHS) + budget,
+            (
+                100 * final.train_accuracy,
+                100 * final.validation_accuracy,
+                100 * final.test_accuracy,
+                final.training_time,
+            ),
+        )
+    if not rows:
+        raise ValueError(f"Expected {os.fspath(path)!r} to hold at least one record (got none)")
+
+    order = [rows[module_hash] for module_hash in sorted(rows)]
+    values = means.compute(len(rows) * len(EPOCHS)).reshape(len(rows), len(TARGETS))[order]
+    columns = {
+        name: np.ascontiguousarray(values[:, i])
+        for i, name in enumerate(TARGETS)
+        if not np.isnan(values[:, i]).all()
+    }
+    vertices, edge_bits, op_code = np.array(codes, dtype=np.int64)[order].T
+    return CellTable(
+        vertices.astype(np.uint8), edge_bits.astype(np.uint32), op_code.astype(np.uint8), columns
+    )
+
+
+class _RunningMeans:
+    """Means of the runs of each cell and number of epochs, without keeping the runs."""
+
+    def __init__(self) -> None:
+        self._sums = np.zeros((0, 4))
+        self._counts = np.zeros(0)
+        self._slots: list[int] = []
+        self._values: list[tuple[float, ...]] = []
+
+    def add(self, slot: int, values: tuple[float, ...]) -> None:
+        self._slots.append(slot)
+        self._values.append(values)
+        if len(self._slots) == _BATCH:
+            self._flush()
+
+    def compute(self, num_slots: int) -> np.ndarray:
+        """Returns the means: float32, :obj:`[num_slots, 4]`, NaN where there was no run."""
+        if self._slots:
+            self._flush()
+        self._reserve(num_slots)
+        with np.errstate(invalid="ignore"):
+            means = self._sums[:num_slots] / self._counts[:num_slots, None]
+        return means.astype(np.float32)
+
+    def _flush(self) -> None:
+        self._reserve(max(self._slots) + 1)
+        slots = np.array(self._slots)
+        np.add.at(self._sums, slots, np.array(self._values))
+        np.add.at(self._counts, slots, 1)
+        self._slots, self._values = [], []
+
+    def _reserve(self, num_slots: int) -> None:
+        missing = num_slots - len(self._counts)
+        if missing > 0:
+            missing = max(missing, len(self._counts))  # doubled, so that copies stay rare
+            self._sums = np.concatenate([self._sums, np.zeros((missing, 4))])
+            self._counts = np.concatenate([self._counts, np.zeros(missing)])
+
+
+def _cell_code(adjacency: str, operations: str) -> tuple[int, int, int]:
+    """Returns the code of a cell of the file, in which no vertex is off the paths."""
+    names = operations.split(",")
+    vertices, edge_bits = _graph_code(adjacency)
+    if len(names) != vertices or names[0] != "input" or names[-1] != "output":
+        raise ValueError(f"operations {operations!r} of {vertices} vertices")
+    op_code = 0
+    for name in names[1:-1]:
+        if name not in DIGITS:
+            raise ValueError(f"an unknown operation among {operations!r}")
+        op_code = 3 * op_code + DIGITS.index(name)
+    return vertices, edge_bits, op_code
+
+
+@functools.cache
+def _graph_code(adjacency: str) -> tuple[int, int]:
+    """Returns vertices and edges; there are some thousand different ones in the whole space."""
+    size = round(len(adjacency) ** 0.5)
+    matrix = [[int(c) for c in adjacency[i * size : (i + 1) * size]] for i in range(size)]
+    if size * size != len(adjacency) or size < 2:
+        raise ValueError(f"an adjacency of {len(adjacency)} entries")
+    operations = ["input", *["maxpool3x3"] * (size - 2), "output"]
+    cell = NASBench101Cell(matrix, operations)  # type: ignore[arg-type]
+    if cell.num_vertices != size:
+        raise ValueError("a vertex that is on no path from input to output")
+    return cell.code[:2]
+
+
+@functools.cache
+def _metrics_class() -> Any:
+    """Returns the class of the message with the measurements of one run."""
+    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+    field = descriptor_pb2.FieldDescriptorProto
+    file = descriptor_pb2.FileDescriptorProto(
+        name="narformer_pyg/nasbench101.proto", package="narformer_pyg.nasbench101", syntax="proto2"
+    )
+    evaluation = file.message_type.add(name="EvaluationData")
+    accuracies = ("train_accuracy", "validation_accuracy", "test_accuracy")
+    for number, name in enumerate(("current_epoch", "training_time", *accuracies), start=1):
+        evaluation.field.add(
+            name=name, number=number, type=field.TYPE_DOUBLE, label=field.LABEL_OPTIONAL
+        )
+    metrics = file.message_type.add(name="ModelMetrics")
+    metrics.field.add(
+        name="evaluation_data",
+        number=1,
+        type=field.TYPE_MESSAGE,
+        type_name=".narformer_pyg.nasbench101.EvaluationData",
+        label=field.LABEL_REPEATED,
+    )
+    # Fields that are not read (parameters, total time, checkpoint path) need no declaration.
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    name = "narformer_pyg.nasbench101.ModelMetrics"
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName(name))
+
+
+def as_table(
+    vertices: Any, edge_bits: Any, op_code: Any, labels: Mapping[str, Any] | None
+) -> CellTable:
+    """Returns the table of arrays that a user hands over; codes are checked when unpacked."""
+    columns = {}
+    for name, values in (labels or {}).items():
+        if name not in TARGETS:
+            raise ValueError(f"Expected 'labels' to be among {', '.join(TARGETS)} (got {name!r})")
+        column = np.asarray(values, dtype=np.float32)
+        if column.shape != np.shape(vertices):
+            raise ValueError(
+                f"Expected 'labels' to have one value of {name!r} for each of the "
+                f"{np.size(vertices)} cells (got shape {list(column.shape)})"
+            )
+        columns[name] = column
+    return CellTable(np.asarray(vertices), np.asarray(edge_bits), np.asarray(op_code), columns)
+
+
+def cache_path(root: str | os.PathLike[str], file: str | os.PathLike[str]) -> Path:
+    """Returns where the labels of an official file are kept."""
+    return Path(root) / "processed" / f"{Path(file).stem}.npz"
