@@ -18,7 +18,7 @@ SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 def test_every_snippet_is_tested_here() -> None:
-    assert len(SNIPPETS) == 2
+    assert len(SNIPPETS) == 3
 
 
 def test_layer_snippet() -> None:
@@ -49,6 +49,15 @@ def test_predict_snippet(
     assert "('cifar10valid_valid_acc',) ('percent',)" in capsys.readouterr().out
     logits = namespace["network"](torch.randn(2, 3, 32, 32))
     assert logits.shape[0] == 2
+
+
+def test_torch_module_snippet() -> None:
+    pytest.importorskip("onnxscript")
+    namespace: dict = {}
+    exec(SNIPPETS[2], namespace)
+    assert namespace["graph"].number_of_nodes() == 4
+    assert namespace["flops"] == 2 * 8 * 30 * 30 * 27
+    assert namespace["parameters"] == 8 * 28
 
 
 def test_folder_of_the_snippet_is_the_one_that_the_first_command_makes() -> None:
