@@ -72,7 +72,7 @@ def generate(family: str, rng: np.random.Generator | int) -> ModelProto:
 
     The same seed gives the same model. :obj:`metadata_props` holds :obj:`family`, :obj:`seed`
     (``generate(family, int(seed))`` builds the model again), :obj:`resolution`, :obj:`nodes`,
-    :obj:`parameters` and :obj:`multiply_accumulates`.
+    :obj:`parameters` and :obj:`multiply_accumulates`; of :obj:`"nasbench201"` also the :obj:`cell`.
 
     Args:
         family (str): One of :obj:`FAMILIES`.
@@ -105,9 +105,6 @@ def generate(family: str, rng: np.random.Generator | int) -> ModelProto:
         graph = GraphBuilder(source, resolution, math.exp(source.uniform(low, high)))
         output = spec.build(graph)
         least, most = _MULTIPLY_ACCUMULATES
-        if (
-            least <= graph.multiply_accumulates <= most
-            and graph.parameters <= _MOST_PARAMETERS
-        ):
+        if least <= graph.multiply_accumulates <= most and graph.parameters <= _MOST_PARAMETERS:
             return graph.build(output, family, {"family": family, "seed": str(seed)})
     raise RuntimeError(f"No network of {family!r} within the limits in {_TRIES} draws of {seed}")

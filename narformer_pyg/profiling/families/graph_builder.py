@@ -10,8 +10,6 @@ from typing import Any, TypeVar
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from narformer_pyg import __version__
-
 #: What current PyTorch exporters write by default: 17 brings LayerNormalization as one operator.
 OPSET = 17
 # The lowest version of the file format that carries this opset, so that old runtimes read it.
@@ -49,6 +47,7 @@ class GraphBuilder:
         self.divisor = self.pick(4, 8, 8, 16)
         self.parameters = 0
         self.multiply_accumulates = 0
+        self.notes: dict[str, str] = {}  # what the metadata of the model say beside its sizes
         self.input = Value("input", (1, 3, resolution, resolution))
         self._nodes: list[NodeProto] = []
         self._initializers: list[TensorProto] = []
@@ -111,7 +110,7 @@ class GraphBuilder:
         """A convolution with bias; the padding is :obj:`kernel // 2` unless given."""
         channels, pad = x.shape[1], kernel // 2 if pad is None else pad
         height, width = (_window(n, kernel, stride, pad) for n in x.shape[2:])
-        inputs = [
+        inputs: list[Value | str] = [
             x,
             self.weight(out_channels, channels // groups, kernel, kernel),
             self.weight(out_channels),
@@ -172,7 +171,11 @@ class GraphBuilder:
     def linear(self, x: Value, out_features: int) -> Value:
         """A linear layer on vectors :obj:`[1, F]`: a Gemm."""
         features = x.shape[1]
-        inputs = [x, self.weight(out_features, features), self.weight(out_features)]
+        inputs: list[Value | str] = [
+            x,
+            self.weight(out_features, features),
+            self.weight(out_features),
+        ]
         self.multiply_accumulates += features * out_features
         return self.node("Gemm", inputs, (x.shape[0], out_features), alpha=1.0, beta=1.0, transB=1)
 
@@ -190,12 +193,12 @@ class GraphBuilder:
 
     def layer_norm(self, x: Value) -> Value:
         """Layer normalisation of the last dimension."""
-        inputs = [x, self.weight(x.shape[-1]), self.weight(x.shape[-1])]
+        inputs: list[Value | str] = [x, self.weight(x.shape[-1]), self.weight(x.shape[-1])]
         return self.node("LayerNormalization", inputs, x.shape, axis=-1, epsilon=1e-6)
 
     def batch_norm(self, x: Value) -> Value:
         """Batch normalisation that no convolution in front of it can absorb."""
-        inputs = [x, *(self.weight(x.shape[1]) for _ in range(4))]
+        inputs: list[Value | str] = [x, *(self.weight(x.shape[1]) for _ in range(4))]
         return self.node("BatchNormalization", inputs, x.shape, epsilon=1e-5, momentum=0.9)
 
     def add(self, a: Value, b: Value) -> Value:
@@ -264,7 +267,6 @@ class GraphBuilder:
             opset_imports=[helper.make_opsetid("", OPSET)],
             ir_version=IR_VERSION,
             producer_name="narformer_pyg",
-            producer_version=__version__,
         )
         sizes = {
             "resolution": self.input.shape[-1],
@@ -272,7 +274,9 @@ class GraphBuilder:
             "parameters": self.parameters,
             "multiply_accumulates": self.multiply_accumulates,
         }
-        helper.set_model_props(model, {**metadata, **{k: str(v) for k, v in sizes.items()}})
+        helper.set_model_props(
+            model, {**metadata, **self.notes, **{k: str(v) for k, v in sizes.items()}}
+        )
         return model
 
 

@@ -116,9 +116,7 @@ def _inverted_bottleneck(
     return g.add(x, y) if x.shape == y.shape else y
 
 
-def _squeeze_excite(
-    g: GraphBuilder, x: Value, squeezed: int, activation: str, gate: str
-) -> Value:
+def _squeeze_excite(g: GraphBuilder, x: Value, squeezed: int, activation: str, gate: str) -> Value:
     # MobileNetV3 always has ReLU in here; EfficientNet has the activation of the block.
     y = g.conv(g.global_average_pool(x), squeezed)
     y = g.activation(y, "silu" if activation == "silu" else "relu")

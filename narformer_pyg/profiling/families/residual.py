@@ -63,6 +63,7 @@ def nasbench201(g: GraphBuilder) -> Value:
             if name != "none"
         ]
         live = _between_input_and_output(edges)
+    g.notes["cell"] = str(cell)
     channels, num_cells = g.channels(16), g.between(1, 5)
     x = g.conv(g.input, channels, 3)
     for stage in range(3):
