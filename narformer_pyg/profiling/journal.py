@@ -38,11 +38,6 @@ class Journal:
         self.entries.append(entry)
         self._write(entry)
 
-    def remove(self) -> None:
-        """Deletes the file: its entries are in the table of labels."""
-        self._file.close()
-        self.path.unlink(missing_ok=True)
-
     def _read(self, settings: dict[str, Any]) -> int:
         """Reads the complete lines and returns how many bytes they take."""
         content = self.path.read_bytes()

@@ -1,8 +1,8 @@
 """The process that runs models and takes the time; started by :mod:`.measure`.
 
-It says ``ready``, reads one JSON object ``{"file": path}`` a line from standard input and answers each with one
-line on standard output. Nothing that is not needed to run a model is imported here: torch alone
-would bring hundreds of megabytes and its own threads.
+It says ``ready`` on standard output, then answers every JSON object ``{"file": path}`` that arrives
+on standard input, one a line, with one line. Nothing that is not needed to run a model is imported
+here: torch alone would bring hundreds of megabytes and its own threads.
 """
 
 from __future__ import annotations
