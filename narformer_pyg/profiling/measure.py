@@ -25,6 +25,9 @@ from narformer_pyg.profiling.worker_process import WorkerProcess
 
 log = logging.getLogger(__name__)
 
+# Passes on a quiet machine differ by a few percent.
+_LARGE_SPREAD = 0.3
+
 
 @dataclass(frozen=True, slots=True)
 class Measurements:
@@ -203,6 +206,15 @@ def measure_to_csv(
         journal.unlink(missing_ok=True)  # or mending the models would change nothing
         raise ValueError(
             f"Not one of {len(files)} models could be measured; {name}, for one: {reason}"
+        )
+    noisy = sum(label.pass_spread > _LARGE_SPREAD for label in measured.labels)
+    if noisy > len(measured.labels) // 10:
+        log.warning(
+            "%d of %d latencies differ by more than %.0f %% between passes: the machine is busy "
+            "with other things, and even the fastest runs may be too slow",
+            noisy,
+            len(measured.labels),
+            _LARGE_SPREAD * 100,
         )
     write_labels(measured.labels, out_csv)
     journal.unlink(missing_ok=True)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,16 +19,13 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 onnxruntime = pytest.importorskip("onnxruntime")
 
 from narformer_pyg.profiling import (  # noqa: E402
-    LatencyLabel,
-    measure_again,
+    generate,
     measure_models,
     profile_folder,
     read_labels,
-    write_networks,
 )
 from narformer_pyg.profiling.command import add_arguments, run  # noqa: E402
 from narformer_pyg.profiling.journal import Journal  # noqa: E402
-from narformer_pyg.profiling.latency_set import measure_set  # noqa: E402
 from narformer_pyg.profiling.worker import make_inputs, measure_file  # noqa: E402
 from narformer_pyg.profiling.worker_process import WorkerProcess  # noqa: E402
 
@@ -60,7 +58,8 @@ def names(folder: Path) -> set[str]:
 
 def test_labels_say_how_they_came_about(tmp_path: Path) -> None:
     folder = tmp_path / "models"
-    write_networks(folder, 1, families=["mobilenet_v3"])
+    folder.mkdir()
+    onnx.save(generate("mobilenet_v3", 0), folder / "mobilenet_v3_00000.onnx")
     (folder / "deep").mkdir()
     onnx.save(make_model(), folder / "deep" / "stored.onnx")
     measured = profile_folder(folder, tmp_path / "labels.csv", processor="mine", **QUICK)
@@ -128,6 +127,26 @@ def test_bad_files_do_not_stop_the_rest(tmp_path: Path, caplog: pytest.LogCaptur
     measured = measure_models([folder / "open.onnx"], root=folder, input_shapes=shapes, **QUICK)
     (label,) = measured.labels
     assert (label.file, label.batch, label.input_shapes) == ("open.onnx", 5, "x:5x8")
+
+
+@pytest.mark.parametrize(("slow_pass_ms", "warns"), [(1.2, False), (1.4, True)])
+def test_a_busy_machine_is_noticed(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    slow_pass_ms: float,
+    warns: bool,
+) -> None:
+    onnx.save(make_model(), tmp_path / "model.onnx")
+    measure, times = WorkerProcess.measure, iter([slow_pass_ms, 1.0])
+
+    def slow(self: WorkerProcess, path: Path) -> dict[str, Any]:
+        return {**measure(self, path), "latency_ms": next(times)}
+
+    monkeypatch.setattr(WorkerProcess, "measure", slow)
+    (label,) = profile_folder(tmp_path, tmp_path / "labels.csv", **QUICK).labels
+    assert (label.latency_ms, label.pass_spread) == (1.0, pytest.approx(slow_pass_ms - 1))
+    assert ("the machine is busy" in caplog.text) == warns
 
 
 def test_nothing_measured_is_an_error_and_no_table(tmp_path: Path) -> None:
@@ -241,7 +260,7 @@ def test_worker_that_hangs_is_ended(tmp_path: Path) -> None:
 
 
 def test_worker_that_cannot_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(sys, "executable", "/bin/false")
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
     worker = WorkerProcess(SETTINGS, timeout=60.0)
     with pytest.raises(RuntimeError, match=r"did not start \(exit status 1\)"):
         worker.measure(tmp_path / "model.onnx")
@@ -251,6 +270,13 @@ def test_worker_does_not_load_torch() -> None:
     script = "import narformer_pyg.profiling.worker, sys; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.stdout == "False\n", done.stderr
+
+
+def test_worker_ends_with_its_parent() -> None:
+    # A killed parent closes the pipe, and so does an empty standard input.
+    command = [sys.executable, "-m", "narformer_pyg.profiling.worker", json.dumps(SETTINGS)]
+    done = subprocess.run(command, input="", capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "ready\n")
 
 
 class Declared:
@@ -370,51 +396,4 @@ def test_command_refuses_shapes(text: str, capsys: pytest.CaptureFixture[str]) -
         parse("folder", "-o", "labels.csv", "--input_shape", text)
     assert (
         f"expected NAME=D0,D1,... as in input=1,3,224,224 (got {text!r})" in capsys.readouterr().err
-    )
-
-
-def test_networks_are_the_same_every_time(tmp_path: Path) -> None:
-    few = write_networks(tmp_path / "few", 3, seed=1)
-    many = write_networks(tmp_path / "many", 13, seed=1)
-    assert [path.name for path in few] == [
-        "alexnet_00000.onnx", "vgg_00001.onnx", "googlenet_00002.onnx",
-    ]  # fmt: skip
-    assert many[11].name == "alexnet_00011.onnx"
-    assert many[11].read_bytes() != many[0].read_bytes()
-    assert [p.read_bytes() for p in few] == [p.read_bytes() for p in many[:3]]
-    before = few[0].stat().st_mtime_ns
-    assert write_networks(tmp_path / "few", 3, seed=1) == few
-    assert few[0].stat().st_mtime_ns == before
-    with pytest.raises(FileExistsError, match=r"same 'seed' and 'families' \(got another network"):
-        write_networks(tmp_path / "few", 3, seed=2)
-    for families in ([], ["lenet"], ["vgg", "vgg"]):
-        with pytest.raises(ValueError, match="'families' to be different names among alexnet"):
-            write_networks(tmp_path / "few", 3, families=families)
-    with pytest.raises(ValueError, match="'num' to be a positive integer"):
-        write_networks(tmp_path / "few", 0)
-
-
-def test_set_and_repetition(tmp_path: Path) -> None:
-    folder, first, second = tmp_path / "nets", tmp_path / "first.csv", tmp_path / "second.csv"
-    measure_set(folder, first, 3, families=["squeezenet", "mnasnet"], **QUICK)
-    labels = read_labels(first)
-    assert [label.file for label in labels] == [
-        "squeezenet_00000.onnx", "mnasnet_00001.onnx", "squeezenet_00002.onnx",
-    ]  # fmt: skip
-    result = measure_again(first, folder, second, num=2, **QUICK)
-    assert result.num_models == 2
-    repeated = read_labels(second)
-    assert {label.file for label in repeated} < {label.file for label in labels}
-    assert result.mape == pytest.approx(expected_mape(labels, repeated))
-    with pytest.raises(ValueError, match="'out_csv' to be another file"):
-        measure_again(first, folder, first)
-    (folder / "mnasnet_00001.onnx").unlink()
-    with pytest.raises(FileNotFoundError, match=r"1 of 3 missing.*mnasnet_00001.onnx"):
-        measure_again(first, folder, second, num=100)
-
-
-def expected_mape(first: list[LatencyLabel], second: list[LatencyLabel]) -> float:
-    reference = {label.file: label.latency_ms for label in first}
-    return 100 * float(
-        np.mean([abs(x.latency_ms - reference[x.file]) / reference[x.file] for x in second])
     )
