@@ -104,7 +104,7 @@ def test_networks_vary_and_are_quick_to_draw(family: str) -> None:
     macs = [int(size["multiply_accumulates"]) for size in sizes]
     assert len(set(macs)) == len(SEEDS)
     assert max(macs) > 4 * min(macs)
-    assert all(1e7 <= number <= 2e9 for number in macs)
+    assert all(1e7 <= number <= 3e9 for number in macs)
     assert len({size["nodes"] for size in sizes}) >= 4
     assert len({size["resolution"] for size in sizes}) >= 2
 
