@@ -1,13 +1,13 @@
-"""The command line: ``narformer convert``, a thin skin over the functions of the same name."""
+"""The command line: ``narformer convert`` and ``profile``, a thin skin over functions."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -15,6 +15,7 @@ from narformer_pyg import __version__
 from narformer_pyg._files import atomic_write
 from narformer_pyg.convert import Conversion, convert_onnx, summary_text
 from narformer_pyg.convert.onnx_model.counting import COUNTINGS
+from narformer_pyg.profiling import command as profile_command
 from narformer_pyg.vocabulary import VOCABULARIES
 
 GRAPH_FORMAT = "narformer_pyg.graph"
@@ -30,13 +31,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         int: 0, or 1 after an error, which is written to the standard error output.
     """
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     args = _parser().parse_args(argv)
     try:
-        args.run(args)
+        return args.run(args) or 0
     except (OSError, ImportError, ValueError) as error:
         print(f"narformer {args.command}: {error}", file=sys.stderr)
         return 1
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -46,6 +47,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
     _add_convert(commands.add_parser("convert", help="turn an ONNX model into a graph"))
+    profile = commands.add_parser("profile", help="measure the latency of a folder of ONNX models")
+    profile_command.add_arguments(profile)
+    profile.set_defaults(run=profile_command.run)
     return parser
 
 
@@ -58,7 +62,7 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", type=Path, help="where to write the graph (.pt)")
     parser.add_argument(
         "--input_shape",
-        type=_named(_shape),
+        type=profile_command.named_shape,
         action="append",
         default=[],
         metavar="NAME=1,3,224,224",
@@ -66,7 +70,7 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--input_value",
-        type=_named(_value),
+        type=_named_value,
         action="append",
         default=[],
         metavar="NAME=16000",
@@ -120,28 +124,17 @@ def save_graph(path: Path, conversion: Conversion) -> None:
         torch.save(content, temporary)
 
 
-def _named(read: Callable[[str], Any]) -> Callable[[str], tuple[str, Any]]:
-    def parse(text: str) -> tuple[str, Any]:
-        name, equals, value = text.rpartition("=")
-        if not equals or not name:
-            raise argparse.ArgumentTypeError(f"expected NAME=NUMBERS (got {text!r})")
-        try:
-            return name, read(value)
-        except ValueError:
-            raise argparse.ArgumentTypeError(
-                f"expected numbers after {name!r} (got {value!r})"
-            ) from None
-
-    return parse
-
-
-def _shape(text: str) -> tuple[int, ...]:
-    return tuple(int(number) for number in text.replace("x", ",").split(",") if number)
-
-
-def _value(text: str) -> float | list[float]:
-    numbers = [int(n) if n.lstrip("+-").isdigit() else float(n) for n in text.split(",")]
-    return numbers if "," in text else numbers[0]
+def _named_value(text: str) -> tuple[str, float | list[float]]:
+    name, equals, value = text.rpartition("=")
+    if not equals or not name:
+        raise argparse.ArgumentTypeError(f"expected NAME=NUMBERS (got {text!r})")
+    try:
+        numbers = [int(n) if n.lstrip("+-").isdigit() else float(n) for n in value.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"expected numbers after {name!r} (got {value!r})"
+        ) from None
+    return name, numbers if "," in value else numbers[0]
 
 
 if __name__ == "__main__":

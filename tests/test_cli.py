@@ -56,4 +56,16 @@ def test_errors(path: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> No
     for arguments in (["--input_shape", "x"], ["--input_shape", "x=a"], ["--batch_size", "b"], []):
         with pytest.raises(SystemExit):
             main(["convert", *([str(path), *arguments] if arguments else [])])
-    assert "expected numbers after 'x' (got 'a')" in capsys.readouterr().err
+    assert "expected NAME=D0,D1,... as in input=1,3,224,224 (got 'x=a')" in capsys.readouterr().err
+
+
+def test_profile(path: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    (path.parent / "broken.onnx").write_bytes(b"no model")
+    labels = tmp_path / "labels.csv"
+    arguments = ["profile", str(path.parent), "-o", str(labels), "--seconds", "0.01"]
+    arguments += ["--passes", "1", "--no-progress", "--input_shape", "x=2,3,5"]
+    assert main(arguments) == 1  # the other file is measured all the same
+    header, *rows = labels.read_text("utf-8").splitlines()
+    assert header.split(",")[0] == "file"
+    assert [row.split(",")[0] for row in rows] == ["model.onnx"]

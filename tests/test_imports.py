@@ -31,8 +31,9 @@ ALLOWED = {
 }
 BELOW_TRAINING = set(ALLOWED)
 ALLOWED["training"] = BELOW_TRAINING
+ALLOWED["profiling"] = BASE | {"spaces", "convert"}
 ALLOWED["testing"] = BELOW_TRAINING | {"training"}
-ALLOWED["cli"] = BELOW_TRAINING | {"training", "testing"}
+ALLOWED["cli"] = BELOW_TRAINING | {"training", "profiling", "testing"}
 ALLOWED["__main__"] = ALLOWED["cli"] | {"cli"}
 
 

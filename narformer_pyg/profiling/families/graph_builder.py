@@ -1,0 +1,290 @@
+"""A small typed builder of ONNX inference graphs, with shapes known at every step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+#: What current PyTorch exporters write by default: 17 brings LayerNormalization as one operator.
+OPSET = 17
+# The lowest version of the file format that carries this opset, so that old runtimes read it.
+IR_VERSION = 8
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A tensor that flows through the graph, with its static shape."""
+
+    name: str
+    shape: tuple[int, ...]
+
+
+class GraphBuilder:
+    r"""Builds a network for images of batch size 1, in the form in which PyTorch exports it.
+
+    Batch normalisation behind a convolution is folded into its bias, as in every inference export;
+    operators that only exist in training are absent. Weights are initialisers with :obj:`dims` and
+    no data, so that a network takes kilobytes: :func:`~narformer_pyg.profiling.materialize` fills
+    them. Constants that an operator needs as a value (target shapes, clip limits) hold their data.
+
+    Args:
+        rng (numpy.random.Generator): The source of all choices.
+        resolution (int): Height and width of the input image.
+        width (float): A factor for the channels of all layers.
+    """
+
+    def __init__(self, rng: np.random.Generator, resolution: int, width: float) -> None:
+        self.rng = rng
+        self.width = width
+        # Runtimes have fast paths for channels divisible by 8 or 16: networks with and without.
+        self.divisor = self.pick(4, 8, 8, 16)
+        self.parameters = 0
+        self.multiply_accumulates = 0
+        self.notes: dict[str, str] = {}  # what the metadata of the model say beside its sizes
+        self.input = Value("input", (1, 3, resolution, resolution))
+        self._nodes: list[NodeProto] = []
+        self._initializers: list[TensorProto] = []
+
+    # Choices
+
+    def pick(self, *options: T) -> T:
+        """Draws one of the options; an option named twice is twice as likely."""
+        return options[int(self.rng.integers(len(options)))]
+
+    def between(self, low: int, high: int) -> int:
+        """Draws an integer from :obj:`low` to :obj:`high`, both included."""
+        return int(self.rng.integers(low, high + 1))
+
+    def channels(self, base: float, spread: float = 0.4) -> int:
+        """Draws channels around :obj:`base` times the width of the network."""
+        value = base * self.width * self.rng.uniform(1 - spread, 1 + spread)
+        return max(self.divisor, round(value / self.divisor) * self.divisor)
+
+    # Parts of the graph
+
+    def weight(self, *shape: int) -> str:
+        """Adds a float32 initialiser without data and returns its name."""
+        name = f"weight_{len(self._initializers)}"
+        self._initializers.append(
+            TensorProto(name=name, dims=shape, data_type=TensorProto.FLOAT)  # no data on purpose
+        )
+        self.parameters += math.prod(shape)
+        return name
+
+    def constant(self, value: Any, dtype: type[np.generic]) -> str:
+        """Adds an initialiser whose value matters and returns its name."""
+        name = f"constant_{len(self._initializers)}"
+        array = np.asarray(value, dtype=dtype)
+        self._initializers.append(numpy_helper.from_array(array, name))
+        return name
+
+    def node(
+        self, op_type: str, inputs: Sequence[Value | str], shape: tuple[int, ...], **attributes: Any
+    ) -> Value:
+        """Adds an operator with one output of a known shape."""
+        if min(shape, default=1) < 1:
+            raise ValueError(f"Expected a {op_type} to have an output (got the shape {shape})")
+        name = f"{op_type.lower()}_{len(self._nodes)}"
+        names = [x if isinstance(x, str) else x.name for x in inputs]
+        self._nodes.append(helper.make_node(op_type, names, [name], f"/{name}", **attributes))
+        return Value(name, shape)
+
+    # Operators
+
+    def conv(
+        self,
+        x: Value,
+        out_channels: int,
+        kernel: int = 1,
+        stride: int = 1,
+        groups: int = 1,
+        pad: int | None = None,
+    ) -> Value:
+        """A convolution with bias; the padding is :obj:`kernel // 2` unless given."""
+        channels, pad = x.shape[1], kernel // 2 if pad is None else pad
+        height, width = (_window(n, kernel, stride, pad) for n in x.shape[2:])
+        inputs: list[Value | str] = [
+            x,
+            self.weight(out_channels, channels // groups, kernel, kernel),
+            self.weight(out_channels),
+        ]
+        self.multiply_accumulates += (
+            out_channels * channels // groups * kernel * kernel * height * width
+        )
+        return self.node(
+            "Conv",
+            inputs,
+            (x.shape[0], out_channels, height, width),
+            dilations=[1, 1],
+            group=groups,
+            kernel_shape=[kernel, kernel],
+            pads=[pad] * 4,
+            strides=[stride, stride],
+        )
+
+    def max_pool(
+        self, x: Value, kernel: int, stride: int, pad: int = 0, ceil: bool = False
+    ) -> Value:
+        """A maximum over windows; :obj:`ceil` keeps a last incomplete window."""
+        height, width = (_window(n, kernel, stride, pad, ceil) for n in x.shape[2:])
+        return self.node(
+            "MaxPool",
+            [x],
+            (*x.shape[:2], height, width),
+            ceil_mode=int(ceil),
+            kernel_shape=[kernel, kernel],
+            pads=[pad] * 4,
+            strides=[stride, stride],
+        )
+
+    def average_pool(
+        self, x: Value, kernel: int, stride: int, pad: int = 0, include_pad: bool = True
+    ) -> Value:
+        """An average over windows; without :obj:`include_pad`, over the image's own values."""
+        height, width = (_window(n, kernel, stride, pad) for n in x.shape[2:])
+        return self.node(
+            "AveragePool",
+            [x],
+            (*x.shape[:2], height, width),
+            ceil_mode=0,
+            count_include_pad=int(include_pad),
+            kernel_shape=[kernel, kernel],
+            pads=[pad] * 4,
+            strides=[stride, stride],
+        )
+
+    def global_average_pool(self, x: Value) -> Value:
+        """The mean of every channel, :obj:`[1, C, 1, 1]`."""
+        return self.node("GlobalAveragePool", [x], (*x.shape[:2], 1, 1))
+
+    def flatten(self, x: Value) -> Value:
+        """Everything behind the batch in one dimension."""
+        return self.node("Flatten", [x], (x.shape[0], math.prod(x.shape[1:])), axis=1)
+
+    def linear(self, x: Value, out_features: int) -> Value:
+        """A linear layer on vectors :obj:`[1, F]`: a Gemm."""
+        features = x.shape[1]
+        inputs: list[Value | str] = [
+            x,
+            self.weight(out_features, features),
+            self.weight(out_features),
+        ]
+        self.multiply_accumulates += features * out_features
+        return self.node("Gemm", inputs, (x.shape[0], out_features), alpha=1.0, beta=1.0, transB=1)
+
+    def linear_tokens(self, x: Value, out_features: int) -> Value:
+        """A linear layer on tokens :obj:`[1, N, F]`: MatMul and Add, as exporters write it."""
+        shape = (x.shape[-1], out_features)
+        product = self.matmul(x, Value(self.weight(*shape), shape))
+        return self.node("Add", [self.weight(out_features), product], product.shape)
+
+    def matmul(self, a: Value, b: Value) -> Value:
+        """The matrix product on the last two dimensions."""
+        shape = (*a.shape[:-1], b.shape[-1])
+        self.multiply_accumulates += math.prod(shape) * a.shape[-1]
+        return self.node("MatMul", [a, b], shape)
+
+    def layer_norm(self, x: Value) -> Value:
+        """Layer normalisation of the last dimension."""
+        inputs: list[Value | str] = [x, self.weight(x.shape[-1]), self.weight(x.shape[-1])]
+        return self.node("LayerNormalization", inputs, x.shape, axis=-1, epsilon=1e-6)
+
+    def batch_norm(self, x: Value) -> Value:
+        """Batch normalisation that no convolution in front of it can absorb."""
+        inputs: list[Value | str] = [x, *(self.weight(x.shape[1]) for _ in range(4))]
+        return self.node("BatchNormalization", inputs, x.shape, epsilon=1e-5, momentum=0.9)
+
+    def add(self, a: Value, b: Value) -> Value:
+        """The sum of two tensors of one shape."""
+        return self.node("Add", [a, b], a.shape)
+
+    def concat(self, values: Sequence[Value], axis: int = 1) -> Value:
+        """Tensors joined along one dimension."""
+        shape = list(values[0].shape)
+        shape[axis] = sum(value.shape[axis] for value in values)
+        return self.node("Concat", values, tuple(shape), axis=axis)
+
+    def reshape(self, x: Value, *shape: int) -> Value:
+        """The same values in another shape."""
+        return self.node("Reshape", [x, self.constant(shape, np.int64)], shape)
+
+    def transpose(self, x: Value, *perm: int) -> Value:
+        """The dimensions in another order."""
+        return self.node("Transpose", [x], tuple(x.shape[p] for p in perm), perm=perm)
+
+    def activation(self, x: Value, kind: str) -> Value:
+        r"""Applies an activation function in the operators that exporters write.
+
+        Args:
+            x (Value): The input.
+            kind (str): :obj:`"relu"`, :obj:`"sigmoid"`, :obj:`"hard_sigmoid"` and
+                :obj:`"hard_swish"` are one operator; :obj:`"relu6"` is a Clip;
+                :obj:`"hard_swish_decomposed"` is HardSigmoid and Mul, as exports to opsets below
+                14 have it; :obj:`"silu"` is Sigmoid and Mul; :obj:`"gelu"` is Div, Erf, Add, Mul
+                and Mul, as exports to opsets below 20 have it.
+        """
+        if kind == "relu":
+            return self.node("Relu", [x], x.shape)
+        if kind == "relu6":
+            limits = [self.constant(limit, np.float32) for limit in (0.0, 6.0)]
+            return self.node("Clip", [x, *limits], x.shape)
+        if kind == "sigmoid":
+            return self.node("Sigmoid", [x], x.shape)
+        if kind == "hard_sigmoid":
+            return self.node("HardSigmoid", [x], x.shape, alpha=1 / 6, beta=0.5)
+        if kind == "hard_swish":
+            return self.node("HardSwish", [x], x.shape)
+        if kind == "hard_swish_decomposed":
+            return self.node("Mul", [x, self.activation(x, "hard_sigmoid")], x.shape)
+        if kind == "silu":
+            return self.node("Mul", [x, self.activation(x, "sigmoid")], x.shape)
+        if kind == "gelu":
+            scaled = self.node("Div", [x, self.constant(math.sqrt(2), np.float32)], x.shape)
+            erf = self.node("Erf", [scaled], x.shape)
+            shifted = self.node("Add", [erf, self.constant(1.0, np.float32)], x.shape)
+            product = self.node("Mul", [x, shifted], x.shape)
+            return self.node("Mul", [product, self.constant(0.5, np.float32)], x.shape)
+        raise ValueError(f"Expected 'kind' to be a known activation (got {kind!r})")
+
+    def build(self, output: Value, name: str, metadata: dict[str, str]) -> ModelProto:
+        """Returns the model whose result is :obj:`output`."""
+        graph = helper.make_graph(
+            self._nodes,
+            name,
+            [helper.make_tensor_value_info(self.input.name, TensorProto.FLOAT, self.input.shape)],
+            [helper.make_tensor_value_info(output.name, TensorProto.FLOAT, output.shape)],
+            self._initializers,
+        )
+        model = helper.make_model(
+            graph,
+            opset_imports=[helper.make_opsetid("", OPSET)],
+            ir_version=IR_VERSION,
+            producer_name="narformer_pyg",
+        )
+        sizes = {
+            "resolution": self.input.shape[-1],
+            "nodes": len(self._nodes),
+            "parameters": self.parameters,
+            "multiply_accumulates": self.multiply_accumulates,
+        }
+        helper.set_model_props(
+            model, {**metadata, **self.notes, **{k: str(v) for k, v in sizes.items()}}
+        )
+        return model
+
+
+def _window(size: int, kernel: int, stride: int, pad: int, ceil: bool = False) -> int:
+    """Returns how many windows fit into one side of an image."""
+    span = size + 2 * pad - kernel
+    if not ceil:
+        return span // stride + 1
+    windows = -(-span // stride) + 1
+    # A window that would start in the padding behind the image is dropped, as in PyTorch.
+    return windows - 1 if (windows - 1) * stride >= size + pad else windows

@@ -1,0 +1,174 @@
+"""The table of measured latencies."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from narformer_pyg._files import atomic_write
+
+
+@dataclass(frozen=True, slots=True)
+class LatencyLabel:
+    r"""A measured latency and how it came about; one line of the table, in this order of columns.
+
+    Args:
+        file (str): The ONNX file, relative to the folder that was measured.
+        family (str): The family that the model names in its metadata, or nothing.
+        latency_ms (float): The time of one inference.
+        unit (str): The unit of :obj:`latency_ms`, always :obj:`"ms"`.
+        statistic (str): What :obj:`latency_ms` is of all runs of all passes.
+        passes (int): How many separate processes measured the model.
+        runs (int): How many timed runs there were in all passes together.
+        pass_spread (float): How much the slowest pass exceeds the fastest, as a fraction: a large
+            value marks a label that a busy machine has disturbed.
+        batch (int): The first dimension of the first input.
+        precision (str): The type of most weights.
+        weights (str): :obj:`"stored"`, or :obj:`"random"` for a file without the data of weights.
+        input_shapes (str): All inputs, as :obj:`"input:1x3x224x224"`.
+        provider (str): The execution provider of ONNX Runtime.
+        threads (int): The threads within an operator.
+        onnxruntime (str): The version of ONNX Runtime.
+        processor (str): The name of the processor.
+
+    Raises:
+        ValueError: If the latency is not positive and finite.
+    """
+
+    file: str
+    family: str
+    latency_ms: float
+    unit: str
+    statistic: str
+    passes: int
+    runs: int
+    pass_spread: float
+    batch: int
+    precision: str
+    weights: str
+    input_shapes: str
+    provider: str
+    threads: int
+    onnxruntime: str
+    processor: str
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.latency_ms) and self.latency_ms > 0):
+            raise ValueError(
+                f"Expected the latency of {self.file!r} to be positive (got {self.latency_ms!r})"
+            )
+
+
+_FIELDS = fields(LatencyLabel)
+_COLUMNS = tuple(field.name for field in _FIELDS)
+# Names rather than types: annotations are text in this module.
+_NUMBERS = {"int": int, "float": float}
+
+
+def write_labels(labels: Sequence[LatencyLabel], path: str | os.PathLike[str]) -> None:
+    r"""Writes a table of latencies as CSV, completely or not at all.
+
+    Args:
+        labels (sequence of LatencyLabel): The lines.
+        path (str or os.PathLike): The file.
+
+    Raises:
+        OSError: If the file cannot be written.
+    """
+    with (
+        atomic_write(path) as temporary,
+        temporary.open("w", encoding="utf-8", newline="") as file,
+    ):
+        writer = csv.DictWriter(file, _COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(asdict(label) for label in labels)
+
+
+def read_labels(path: str | os.PathLike[str]) -> list[LatencyLabel]:
+    r"""Reads a table that :func:`write_labels` wrote.
+
+    Args:
+        path (str or os.PathLike): The CSV file; columns that are not known are ignored.
+
+    Raises:
+        OSError: If the file cannot be read.
+        ValueError: If a column is missing or a value is not what its column holds.
+    """
+    with Path(path).open(encoding="utf-8", newline="") as file:
+        reader = csv.DictReader(file)
+        missing = set(_COLUMNS) - set(reader.fieldnames or ())
+        if missing:
+            raise ValueError(
+                f"Expected {str(path)!r} to have the columns of a latency table "
+                f"(missing: {', '.join(sorted(missing))})"
+            )
+        labels = [_parse(line, f"{os.fspath(path)}, line {reader.line_num}") for line in reader]
+    return labels
+
+
+def _parse(line: dict[str, str], where: str) -> LatencyLabel:
+    try:
+        values = {f.name: _NUMBERS.get(str(f.type), str)(line[f.name]) for f in _FIELDS}
+        return LatencyLabel(**values)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class LabelComparison:
+    r"""How much two measurements of the same models differ.
+
+    Args:
+        num_models (int): How many models both have.
+        mape (float): The mean of :math:`|b / a - 1|`, in percent.
+        median (float): The median of :math:`|b / a - 1|`, in percent.
+        bias (float): The mean of :math:`b / a - 1`, in percent.
+        within_10_percent (float): The share of models with :math:`|b / a - 1| \le 0.1`, in
+            percent.
+        different_settings (tuple of str): The columns in which the two do not agree.
+    """
+
+    num_models: int
+    mape: float
+    median: float
+    bias: float
+    within_10_percent: float
+    different_settings: tuple[str, ...]
+
+
+def compare_labels(
+    first: Iterable[LatencyLabel], second: Iterable[LatencyLabel]
+) -> LabelComparison:
+    r"""Compares two measurements of the same models: the noise that bounds every predictor.
+
+    Args:
+        first (iterable of LatencyLabel): The reference :math:`a`.
+        second (iterable of LatencyLabel): The repetition :math:`b`; files are matched by name.
+
+    Raises:
+        ValueError: If no file is in both.
+    """
+    by_file = {label.file: label for label in first}
+    pairs = [(by_file[label.file], label) for label in second if label.file in by_file]
+    if not pairs:
+        raise ValueError("Expected 'first' and 'second' to have files in common (got none)")
+    ratio = np.array([b.latency_ms / a.latency_ms - 1 for a, b in pairs])
+    settings = (
+        "batch", "precision", "input_shapes", "provider", "threads", "onnxruntime", "processor",
+    )  # fmt: skip
+    return LabelComparison(
+        num_models=len(pairs),
+        mape=float(np.abs(ratio).mean() * 100),
+        median=float(np.median(np.abs(ratio)) * 100),
+        bias=float(ratio.mean() * 100),
+        within_10_percent=float((np.abs(ratio) <= 0.1).mean() * 100),
+        different_settings=tuple(
+            name for name in settings if any(getattr(a, name) != getattr(b, name) for a, b in pairs)
+        ),
+    )

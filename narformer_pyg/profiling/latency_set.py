@@ -1,0 +1,137 @@
+"""A data set of random networks with measured latencies."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from narformer_pyg._checks import check_integer, check_seed
+from narformer_pyg._files import atomic_write
+from narformer_pyg.profiling.families import FAMILIES, generate
+from narformer_pyg.profiling.labels import LabelComparison, compare_labels, read_labels
+from narformer_pyg.profiling.measure import Measurements, measure_to_csv
+
+
+def write_networks(
+    folder: str | os.PathLike[str],
+    num: int,
+    seed: int = 0,
+    families: Sequence[str] | None = None,
+) -> list[Path]:
+    r"""Draws random networks and writes them as ONNX files without the data of weights.
+
+    The families take turns, and network :obj:`i` depends on :obj:`seed`, :obj:`i` and the list of
+    families alone: a larger :obj:`num` adds networks to the same ones. Files that are there
+    already are left alone.
+
+    Args:
+        folder (str or os.PathLike): Where to write, :obj:`resnet_00003.onnx` for instance.
+        num (int): The number of networks.
+        seed (int, optional): The seed of all networks. (default: :obj:`0`)
+        families (sequence of str, optional): Names among :obj:`FAMILIES`, or all of them.
+            (default: :obj:`None`)
+
+    Returns:
+        list of Path: The files, in the order of the networks.
+
+    Raises:
+        FileExistsError: If a file of that name holds another network.
+        ValueError: If an argument is wrong.
+    """
+    num, seed = check_integer("num", num), check_seed(seed)
+    names = list(FAMILIES if families is None else families)
+    unknown = [name for name in names if name not in FAMILIES]
+    if unknown or not names or len(set(names)) < len(names):
+        raise ValueError(
+            f"Expected 'families' to be different names among {', '.join(FAMILIES)} "
+            f"(got {families!r})"
+        )
+    paths = []
+    for i in range(num):
+        family = names[i % len(names)]
+        path = Path(folder) / f"{family}_{i:05d}.onnx"
+        content = generate(family, np.random.default_rng([seed, i])).SerializeToString(
+            deterministic=True
+        )
+        if not path.exists():
+            with atomic_write(path) as temporary:
+                temporary.write_bytes(content)
+        elif path.read_bytes() != content:
+            raise FileExistsError(
+                f"Expected 'folder' to be new, or to hold networks of the same 'seed' and "
+                f"'families' (got another network in {str(path)!r})"
+            )
+        paths.append(path)
+    return paths
+
+
+def measure_set(
+    folder: str | os.PathLike[str],
+    out_csv: str | os.PathLike[str],
+    num: int,
+    seed: int = 0,
+    families: Sequence[str] | None = None,
+    **settings: Any,
+) -> Measurements:
+    r"""Draws random networks, measures them and writes the table of their latencies.
+
+    Called again after a kill, it goes on where it was.
+
+    Args:
+        folder (str or os.PathLike): Where the networks are written, see :func:`write_networks`.
+        out_csv (str or os.PathLike): The table, see :func:`profile_folder`.
+        num (int): The number of networks.
+        seed (int, optional): The seed of networks and of the order of measuring.
+            (default: :obj:`0`)
+        families (sequence of str, optional): The families. (default: :obj:`None`)
+        **settings (optional): Arguments of :func:`measure_models`.
+    """
+    paths = write_networks(folder, num, seed, families)
+    return measure_to_csv(paths, Path(folder), out_csv, seed=seed, **settings)
+
+
+def measure_again(
+    labels_csv: str | os.PathLike[str],
+    folder: str | os.PathLike[str],
+    out_csv: str | os.PathLike[str],
+    num: int = 100,
+    seed: int = 0,
+    **settings: Any,
+) -> LabelComparison:
+    r"""Measures some models a second time and says how much the labels differ.
+
+    No predictor can be expected to come closer to labels than a second measurement does.
+
+    Args:
+        labels_csv (str or os.PathLike): The table of the first measurement.
+        folder (str or os.PathLike): The folder of its models.
+        out_csv (str or os.PathLike): The table of the second measurement.
+        num (int, optional): How many models to draw from the table; all if it has fewer.
+            (default: :obj:`100`)
+        seed (int, optional): Seeds which models are drawn, and their order. (default: :obj:`0`)
+        **settings (optional): Arguments of :func:`measure_models`.
+
+    Raises:
+        FileNotFoundError: If a model is not in the folder.
+        ValueError: If an argument is wrong, or both tables are the same file.
+    """
+    num, seed = check_integer("num", num), check_seed(seed)
+    if Path(labels_csv).resolve() == Path(out_csv).resolve():
+        raise ValueError(
+            f"Expected 'out_csv' to be another file than 'labels_csv' (got {str(out_csv)!r})"
+        )
+    first = read_labels(labels_csv)
+    drawn = np.random.default_rng(seed).permutation(len(first))[:num]
+    paths = [Path(folder) / first[i].file for i in sorted(drawn)]
+    missing = [str(path) for path in paths if not path.is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"Expected 'folder' to hold the models of {str(labels_csv)!r} "
+            f"({len(missing)} of {len(paths)} missing, {missing[0]!r} for one)"
+        )
+    second = measure_to_csv(paths, Path(folder), out_csv, seed=seed, **settings)
+    return compare_labels(first, second.labels)

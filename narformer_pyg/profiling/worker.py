@@ -1,0 +1,185 @@
+"""The process that runs models and takes the time; started by :mod:`.measure`.
+
+It says ``ready`` on standard output, then answers every JSON object ``{"file": path}`` that arrives
+on standard input, one a line, with one line. Nothing that is not needed to run a model is imported
+here: torch alone would bring hundreds of megabytes and its own threads.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+
+from narformer_pyg.profiling.weights import element_type, has_missing_weights, materialize
+
+# What a first run allocates and caches is over after it; one more settles the processor's caches.
+_WARM_UP_RUNS = 2
+_LEAST_RUNS = 3
+
+_DTYPES: dict[str, Any] = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+    "tensor(bool)": np.bool_,
+    **{
+        f"tensor({sign}int{bits})": f"{sign}int{bits}"
+        for sign in ("", "u")
+        for bits in (8, 16, 32, 64)
+    },
+}
+
+
+def measure_file(
+    path: Path,
+    provider: str,
+    threads: int,
+    seconds: float,
+    input_shapes: Mapping[str, Sequence[int]],
+) -> dict[str, Any]:
+    r"""Loads one model, warms it up and returns the time of its fastest run.
+
+    Args:
+        path (Path): The ONNX file.
+        provider (str): The execution provider.
+        threads (int): The threads within an operator.
+        seconds (float): How long to repeat the run.
+        input_shapes (mapping): Shapes of inputs by name, for inputs with open dimensions.
+
+    Returns:
+        dict: :obj:`latency_ms`, :obj:`runs`, and what a label says about the model.
+
+    Raises:
+        ValueError: If the model cannot be measured as it is.
+    """
+    model = onnx.load(path, load_external_data=False)
+    # Only a model given by its path finds weights that are kept in files beside it.
+    source: str | bytes = str(path)
+    missing = has_missing_weights(model)
+    if missing:
+        source = materialize(model, np.random.default_rng(0)).SerializeToString()
+    properties = {entry.key: entry.value for entry in model.metadata_props}
+    precision = element_type(model.graph.initializer)
+    del model
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = 4  # errors arrive as exceptions
+    session = onnxruntime.InferenceSession(source, options, providers=[provider])
+    if session.get_providers()[0] != provider:
+        raise ValueError(
+            f"Expected 'provider' to run the model (got {provider!r}, but ONNX Runtime fell back "
+            f"to {session.get_providers()[0]})"
+        )
+    inputs = make_inputs(session.get_inputs(), input_shapes)
+    for _ in range(_WARM_UP_RUNS):
+        session.run(None, inputs)
+    best, runs = math.inf, 0
+    end = time.perf_counter() + seconds
+    while runs < _LEAST_RUNS or time.perf_counter() < end:
+        start = time.perf_counter()
+        session.run(None, inputs)
+        best = min(best, time.perf_counter() - start)
+        runs += 1
+    if best <= 0:
+        raise ValueError("The clock of this machine is too coarse for the model: it took 0 s")
+    first = next(iter(inputs.values()), np.zeros(()))
+    return {
+        "latency_ms": best * 1e3,
+        "runs": runs,
+        "batch": first.shape[0] if first.ndim else 1,
+        "precision": precision if precision != "unknown" else str(first.dtype),
+        "weights": "random" if missing else "stored",
+        "family": properties.get("family", ""),
+        "input_shapes": " ".join(
+            f"{name}:{'x'.join(map(str, value.shape))}" for name, value in inputs.items()
+        ),
+    }
+
+
+def make_inputs(
+    declared: Sequence[Any], input_shapes: Mapping[str, Sequence[int]]
+) -> dict[str, np.ndarray]:
+    r"""Returns an array for each input of a session.
+
+    Floating-point inputs are normally distributed; integers are ones, which are valid as an index,
+    a length and a mask.
+
+    Args:
+        declared (sequence): The inputs that ONNX Runtime lists (name, type, shape).
+        input_shapes (mapping): Shapes of inputs by name.
+
+    Raises:
+        ValueError: If dimensions stay open, if a shape contradicts the model, or if an input is
+            not a tensor of numbers.
+    """
+    rng = np.random.default_rng(0)
+    inputs: dict[str, np.ndarray] = {}
+    open_inputs = []
+    for entry in declared:
+        if entry.type not in _DTYPES:
+            raise ValueError(f"The input {entry.name!r} has the type {entry.type}, not numbers")
+        shape = list(entry.shape)
+        if entry.name in input_shapes:
+            given = list(input_shapes[entry.name])
+            fits = len(given) == len(shape) and all(
+                not isinstance(size, int) or size == new
+                for size, new in zip(shape, given, strict=True)
+            )
+            if not fits:
+                raise ValueError(
+                    f"Expected 'input_shapes' to fit the input {entry.name!r} of shape "
+                    f"{_text(shape)} (got {_text(given)})"
+                )
+            shape = given
+        if not all(isinstance(size, int) and size >= 0 for size in shape):
+            open_inputs.append(f"{entry.name} {_text(shape)}")
+            continue
+        dtype = np.dtype(_DTYPES[entry.type])
+        inputs[entry.name] = (
+            rng.standard_normal(shape).astype(dtype) if dtype.kind == "f" else np.ones(shape, dtype)
+        )
+    if open_inputs:
+        raise ValueError(
+            "Expected 'input_shapes' to name a shape for each input with open dimensions "
+            f"(missing: {'; '.join(open_inputs)})"
+        )
+    return inputs
+
+
+def _text(shape: Sequence[object]) -> str:
+    return f"[{', '.join('?' if size is None else str(size) for size in shape)}]"
+
+
+def main() -> None:
+    """Answers requests until standard input ends, as it does when the parent is killed."""
+    settings = json.loads(sys.argv[1])
+    # A library that prints would break the protocol: its lines go to standard error.
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as channel:
+        os.dup2(2, 1)
+        channel.write("ready\n")
+        channel.flush()
+        for line in sys.stdin:
+            path = Path(json.loads(line)["file"])
+            try:
+                reply = measure_file(path, **settings)
+            except Exception as error:  # any failure is the model's, and the next one may work
+                text = " ".join(str(error).split()) or type(error).__name__
+                reply = {"error": text[:500]}
+            channel.write(json.dumps(reply) + "\n")
+            channel.flush()
+
+
+if __name__ == "__main__":
+    main()

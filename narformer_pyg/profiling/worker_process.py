@@ -1,0 +1,113 @@
+"""The measuring process as seen from the process that starts it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+
+class WorkerProcess:
+    r"""A process that measures one model at a time and is replaced when it dies.
+
+    .. code-block:: python
+
+        with WorkerProcess(settings, timeout=300.0) as worker:
+            worker.measure(Path("model.onnx"))  # {"latency_ms": 1.3, ...} or {"error": "..."}
+
+    Args:
+        settings (dict): The arguments of :func:`~narformer_pyg.profiling.worker.measure_file`
+            behind the path.
+        timeout (float): How many seconds one model may take; then the process is killed.
+    """
+
+    def __init__(self, settings: dict[str, Any], timeout: float) -> None:
+        self._settings = settings
+        self._timeout = timeout
+        self._process: subprocess.Popen[str] | None = None
+
+    def measure(self, path: Path) -> dict[str, Any]:
+        r"""Returns what the process answers, or why it did not as :obj:`{"error": reason}`.
+
+        Args:
+            path (Path): The ONNX file.
+
+        Raises:
+            RuntimeError: If the process cannot even start.
+        """
+        process = self._process or self._start()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        timed_out = threading.Event()
+
+        def kill() -> None:
+            timed_out.set()
+            process.kill()
+
+        timer = threading.Timer(self._timeout, kill)
+        timer.start()
+        try:
+            process.stdin.write(json.dumps({"file": str(path)}) + "\n")
+            process.stdin.flush()
+            line = process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        finally:
+            timer.cancel()
+        if line:
+            return json.loads(line)
+        status = process.wait()
+        self._close()
+        if timed_out.is_set():
+            return {"error": f"took more than 'timeout' ({self._timeout:g} s)"}
+        return {"error": f"ended the measuring process (exit status {status})"}
+
+    def _start(self) -> subprocess.Popen[str]:
+        # The child finds this package where the parent found it, installed or not.
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "narformer_pyg.profiling.worker", json.dumps(self._settings)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            encoding="utf-8",
+            env=environment,
+            start_new_session=True,  # Ctrl-C is for the parent, which then ends the child
+        )
+        assert self._process.stdout is not None
+        # Importing takes seconds on a busy machine: it is no part of any model's time.
+        if not self._process.stdout.readline():
+            status = self._process.wait()
+            self._close()
+            raise RuntimeError(
+                f"The process that measures did not start (exit status {status}); the reason is "
+                "on standard error"
+            )
+        return self._process
+
+    def _close(self) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        for pipe in (process.stdin, process.stdout):
+            assert pipe is not None
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()
+        process.kill()
+        process.wait()
+
+    def __enter__(self) -> WorkerProcess:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._close()
