@@ -60,6 +60,8 @@ class RegularizedEvolution(Searcher[Arch]):
                 "Expected 'sample_size' to be at most 'population_size' "
                 f"(got {sample_size} and {population_size})"
             )
+        if not isinstance(unique, bool):
+            raise ValueError(f"Expected 'unique' to be True or False (got {unique!r})")
         self.unique = unique
 
     @property

@@ -232,9 +232,11 @@ class PredictorSearch(PredictorSearcher[Arch]):
 
 def _take_turns(predictions: np.ndarray, count: int) -> list[int]:
     """Picks in turns the best by the mean and by each member; predictions are [members, n]."""
-    voters = [predictions.mean(axis=0)]
+    spread = predictions.std(axis=1, keepdims=True) + 1e-12
+    scores = (predictions - predictions.mean(axis=1, keepdims=True)) / spread
+    voters = [scores.mean(axis=0)]
     if len(predictions) > 1:
-        voters += list(predictions)
+        voters += list(scores)
     orders = [iter(np.argsort(-votes, kind="stable").tolist()) for votes in voters]
     chosen: dict[int, None] = {}
     while len(chosen) < count:
