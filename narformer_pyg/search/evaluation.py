@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import numbers
 from collections.abc import Mapping, Sequence
@@ -98,10 +99,8 @@ def read_values(result: Any, needed: Sequence[str]) -> tuple[dict[str, float], s
 
 def _as_float(name: str, value: Any) -> float:
     if hasattr(value, "item") and getattr(value, "size", None) is not None:
-        try:
+        with contextlib.suppress(ValueError, RuntimeError):
             value = value.item()  # arrays and tensors of one element
-        except (ValueError, RuntimeError):
-            pass
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(
             "Expected 'evaluate' to return a number or a dictionary of numbers "

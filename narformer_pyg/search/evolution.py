@@ -17,12 +17,13 @@ _MUTATIONS = 100
 
 
 class RegularizedEvolution(Searcher[Arch]):
-    r"""Evolution in which the oldest die, of the `"Regularized Evolution for Image Classifier
-    Architecture Search" <https://arxiv.org/abs/1802.01548>`_ paper.
+    r"""Evolution in which the oldest die.
 
-    After a random population, each step draws a sample of the population with replacement, mutates
-    the best of the sample, and lets the child take the place of the oldest: the population is what
-    was evaluated last. Failed evaluations age like others, but are never parents.
+    From the `"Regularized Evolution for Image Classifier Architecture Search"
+    <https://arxiv.org/abs/1802.01548>`_ paper: after a random population, each step draws
+    a sample of the population with replacement, mutates the best of the sample, and lets the child
+    take the place of the oldest. So the population is what was evaluated last. Failed evaluations
+    age like others, but are never parents.
 
     Args:
         space (SearchSpace): Where to search.

@@ -129,8 +129,10 @@ class PredictorSearch(PredictorSearcher[Arch]):
         batch_size (int, optional): Evaluations between two trainings. (default: :obj:`10`)
         num_parents (int, optional): The number of best architectures whose neighbours and
             mutations are candidates. (default: :obj:`10`)
-        num_candidates (int, optional): Mutations, and random candidates, of a round.
-            (default: :obj:`500`)
+        num_mutations (int, optional): The number of candidates two or three mutations away from
+            those; also the most neighbours of each. (default: :obj:`250`)
+        num_random (int, optional): The number of random candidates of a round. They let the search
+            leave a region where it is stuck. (default: :obj:`1500`)
         num_members (int, optional): The number of predictors. (default: :obj:`2`)
         recipe (Recipe, optional): How each is trained. (default: :func:`search_recipe`)
         token_encoder (torch.nn.Module, optional): Reads the graphs of the space.
@@ -156,7 +158,8 @@ class PredictorSearch(PredictorSearcher[Arch]):
         initial: int = 20,
         batch_size: int = 10,
         num_parents: int = 10,
-        num_candidates: int = 500,
+        num_mutations: int = 250,
+        num_random: int = 1500,
         num_members: int = 2,
         recipe: Recipe | None = None,
         token_encoder: CellTokenEncoder | None = None,
@@ -177,14 +180,16 @@ class PredictorSearch(PredictorSearcher[Arch]):
             seed=seed,
         )
         self.num_parents = check_integer("num_parents", num_parents)
-        self.num_candidates = check_integer("num_candidates", num_candidates)
+        self.num_mutations = check_integer("num_mutations", num_mutations)
+        self.num_random = check_integer("num_random", num_random, 0)
 
     def settings(self) -> dict[str, Any]:
         """Returns all that determines the proposals."""
         return {
             **super().settings(),
             "num_parents": self.num_parents,
-            "num_candidates": self.num_candidates,
+            "num_mutations": self.num_mutations,
+            "num_random": self.num_random,
         }
 
     def propose(
@@ -215,16 +220,16 @@ class PredictorSearch(PredictorSearcher[Arch]):
         pool = []
         for parent in parents:
             neighbors = self.space.neighbors(parent)
-            if len(neighbors) > self.num_candidates:
-                chosen = rng.choice(len(neighbors), self.num_candidates, replace=False)
+            if len(neighbors) > self.num_mutations:
+                chosen = rng.choice(len(neighbors), self.num_mutations, replace=False)
                 neighbors = [neighbors[i] for i in chosen]
             pool += neighbors
-        for i in range(self.num_candidates):
+        for i in range(self.num_mutations):
             child = parents[i % len(parents)]
             for _ in range(2 + int(rng.integers(2))):
                 child = self.space.mutate(child, rng)
             pool.append(child)
-        pool += [self.space.random(rng) for _ in range(self.num_candidates)]
+        pool += [self.space.random(rng) for _ in range(self.num_random)]
         known = set(seen)
         new = (self.draw_new(lambda a=a: a, known, 1) for a in pool)  # type: ignore[misc]
         return [architecture for architecture in new if architecture is not None]

@@ -43,7 +43,7 @@ def plot_progress(
     optimum: float | None = None,
     bottom_quantile: float = 0.05,
 ) -> None:
-    r"""Draws the mean over seeds of several searches, with bands from the 10 % to the 90 % quantile.
+    r"""Draws the means over seeds of several searches, with bands from 10 % to 90 % of the seeds.
 
     Args:
         path (str or os.PathLike): The PNG file.

@@ -71,9 +71,11 @@ def test_rank_labels() -> None:
 
 def test_choice_by_hypervolume() -> None:
     known = np.array([[0.0, 10.0], [10.0, 0.0]])
-    #        between both     nearly known    worse than known  the second gap
-    new = np.array([[6.0, 6.0], [9.0, 0.5], [-1.0, -1.0], [3.0, 8.0]])
-    chosen = choose_by_hypervolume(known, new, 2)
-    assert sorted(chosen) == [0, 3]
-    assert sorted(choose_by_hypervolume(known, new, 10)) == [0, 1, 2, 3]
+    # Between both; worse than known; beside the first.
+    new = np.array([[6.0, 6.0], [-1.0, -1.0], [7.0, 5.0]])
+    assert choose_by_hypervolume(known, new, 1) == [0]
+    # The next to add anything is not behind a point that is there by now.
+    assert choose_by_hypervolume(known, new, 2) == [0, 2]
+    assert choose_by_hypervolume(known, new, 10) == [0, 2, 1]
+    assert choose_by_hypervolume(known * [1e9, 1e-9], new * [1e9, 1e-9], 2) == [0, 2]
     assert choose_by_hypervolume(known, np.empty((0, 2)), 3) == []

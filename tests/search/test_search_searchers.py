@@ -41,7 +41,14 @@ def make_evolution(**kwargs: Any) -> Searcher[str]:
 
 
 def make_predictor(**kwargs: Any) -> Searcher[str]:
-    arguments = {"initial": 8, "batch_size": 4, "num_candidates": 20, "recipe": SMALL, **kwargs}
+    arguments = {
+        "initial": 8,
+        "batch_size": 4,
+        "num_mutations": 20,
+        "num_random": 20,
+        "recipe": SMALL,
+        **kwargs,
+    }
     return PredictorSearch(SPACE, **arguments)
 
 
@@ -279,7 +286,7 @@ def test_wrong_budget(budget: Any) -> None:
         (lambda v: PredictorSearch(SPACE, initial=v), "initial", 1),
         (lambda v: PredictorSearch(SPACE, batch_size=v), "batch_size", 0),
         (lambda v: PredictorSearch(SPACE, num_parents=v), "num_parents", 0),
-        (lambda v: PredictorSearch(SPACE, num_candidates=v), "num_candidates", 1.5),
+        (lambda v: PredictorSearch(SPACE, num_mutations=v), "num_mutations", 1.5),
         (lambda v: PredictorSearch(SPACE, num_members=v), "num_members", 0),
         (lambda v: PredictorSearch(SPACE, model=v), "model", "lstm"),
         (lambda v: PredictorSearch(SPACE, device=v), "device", "tpu"),
