@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from narformer_pyg.training import Recipe
 
 
+#: The share of the evaluations that each of several members is trained on. What a few of them
+#: suggest, some members then doubt: they disagree where little is known.
+SHARE = 0.8
+
+
 def search_recipe() -> Recipe:
     r"""Returns the training of the predictor inside a search.
 
@@ -127,12 +132,16 @@ class EnsemblePredictor:
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             for seed in seeds:
                 torch.manual_seed(seed)
+                subset = train_set
+                if len(seeds) > 1:
+                    kept = torch.randperm(len(train_set))[: max(2, round(SHARE * len(train_set)))]
+                    subset = [train_set[i] for i in kept.sort().values.tolist()]
                 arguments: dict[str, Any] = {"out_channels": self.num_targets, **self.recipe.model}
                 network = create_model(self.model, self.token_encoder.out_channels, **arguments)
                 member = ArchitecturePredictor(copy.deepcopy(self.token_encoder), network)
                 fit(
                     member,
-                    train_set,
+                    subset,
                     self.recipe,
                     seed=seed,
                     device=self.device,

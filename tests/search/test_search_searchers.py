@@ -54,7 +54,8 @@ def make_predictor(**kwargs: Any) -> Searcher[str]:
 
 def make_pareto(**kwargs: Any) -> Searcher[str]:
     arguments = {
-        "initial": 8, "batch_size": 4, "population_size": 10, "generations": 2, "recipe": SMALL,
+        "initial": 8, "batch_size": 4, "population_size": 10, "generations": 2, "num_random": 10,
+        "recipe": SMALL,
         **kwargs,
     }  # fmt: skip
     return ParetoSearch(SPACE, {"gain": "max", "cost": "min"}, **arguments)
