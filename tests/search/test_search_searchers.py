@@ -255,11 +255,10 @@ def test_evolution_keeps_the_youngest() -> None:
 
 
 def test_evolution_mutates_the_best_of_the_sample() -> None:
-    search = RegularizedEvolution(SPACE, population_size=5, sample_size=5)
-    result = search.run(value, 300)
-    means = [np.mean([item.values["value"] for item in result.history[i : i + 50]])
-             for i in (0, 250)]  # fmt: skip
-    assert means[1] > means[0] + 5
+    search = RegularizedEvolution(SPACE, population_size=20, sample_size=8)
+    values = [item.values["value"] for item in search.run(value, 200).history]
+    # The standard deviation of a random word's value is 4.5.
+    assert np.mean(values[-20:]) > np.mean(values[:20]) + 6
 
 
 def test_evolution_may_repeat() -> None:
