@@ -1,4 +1,4 @@
-"""The command line: ``narformer convert`` and ``profile``, a thin skin over functions."""
+"""The command line: ``narformer convert``, ``profile``, ``search``, a thin skin over functions."""
 
 from __future__ import annotations
 
@@ -32,7 +32,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         int: 0, or 1 after an error, which is written to the standard error output.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    args = _parser().parse_args(argv)
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        args = _parser(arguments).parse_args(arguments)
+    except ImportError as error:
+        print(f"narformer {arguments[0]}: {error}", file=sys.stderr)
+        return 1
     try:
         return args.run(args) or 0
     except (OSError, ImportError, ValueError) as error:
@@ -40,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="narformer", description="Predict accuracy or latency of neural architectures."
     )
@@ -50,6 +55,12 @@ def _parser() -> argparse.ArgumentParser:
     profile = commands.add_parser("profile", help="measure the latency of a folder of ONNX models")
     profile_command.add_arguments(profile)
     profile.set_defaults(run=profile_command.run)
+    search = commands.add_parser("search", help="search a space for good architectures")
+    if arguments[:1] == ["search"]:  # needs Lightning, which takes seconds to import
+        from narformer_pyg.search import command as search_command
+
+        search_command.add_arguments(search)
+        search.set_defaults(run=lambda args: search_command.run(args) and 0)
     return parser
 
 

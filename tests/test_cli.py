@@ -69,3 +69,13 @@ def test_profile(path: Path, tmp_path: Path) -> None:
     header, *rows = labels.read_text("utf-8").splitlines()
     assert header.split(",")[0] == "file"
     assert [row.split(",")[0] for row in rows] == ["model.onnx"]
+
+
+def test_search(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    log = tmp_path / "log.jsonl"
+    arguments = ["search", "--method", "random", "--budget", "5", "--log", str(log)]
+    assert main(arguments) == 0
+    assert "|+|" in capsys.readouterr().out  # the cell that was found
+    assert len(log.read_text("utf-8").splitlines()) >= 5
+    assert main(["search", "--budget", "0"]) == 1
+    assert "Expected" in capsys.readouterr().err

@@ -1,0 +1,104 @@
+"""Regularised evolution."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from narformer_pyg._checks import check_integer
+from narformer_pyg.search.evaluation import VALUE, Evaluation
+from narformer_pyg.search.searcher import Searcher, single_objective
+from narformer_pyg.search.space import Arch, SearchSpace
+
+# Mutations that may give nothing new before a random architecture takes their place.
+_MUTATIONS = 100
+
+
+class RegularizedEvolution(Searcher[Arch]):
+    r"""Evolution in which the oldest die.
+
+    From the `"Regularized Evolution for Image Classifier Architecture Search"
+    <https://arxiv.org/abs/1802.01548>`_ paper: after a random population, each step draws
+    a sample of the population with replacement, mutates the best of the sample, and lets the child
+    take the place of the oldest. So the population is what was evaluated last. Failed evaluations
+    age like others, but are never parents.
+
+    Args:
+        space (SearchSpace): Where to search.
+        objective (str, optional): The name of the value to optimise. (default: :obj:`"value"`, a
+            plain number)
+        maximize (bool, optional): Whether more is better. (default: :obj:`True`)
+        population_size (int, optional): The number of architectures that live. (default: :obj:`50`)
+        sample_size (int, optional): How many of them compete for being a parent.
+            (default: :obj:`10`)
+        unique (bool, optional): Whether a child that was evaluated before is mutated again, which
+            saves evaluations; the paper evaluates it once more. (default: :obj:`True`)
+        seed (int, optional): Seed of all draws. (default: :obj:`0`)
+
+    Raises:
+        TypeError: If :obj:`space` is not a search space.
+        ValueError: If another argument is wrong.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace[Arch],
+        *,
+        objective: str = VALUE,
+        maximize: bool = True,
+        population_size: int = 50,
+        sample_size: int = 10,
+        unique: bool = True,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(space, single_objective(objective, maximize), seed)
+        self.population_size = check_integer("population_size", population_size)
+        self.sample_size = check_integer("sample_size", sample_size)
+        if sample_size > population_size:
+            raise ValueError(
+                "Expected 'sample_size' to be at most 'population_size' "
+                f"(got {sample_size} and {population_size})"
+            )
+        if not isinstance(unique, bool):
+            raise ValueError(f"Expected 'unique' to be True or False (got {unique!r})")
+        self.unique = unique
+
+    @property
+    def least_budget(self) -> tuple[int, str]:
+        """The first population."""
+        return self.population_size, "the random architectures of 'population_size'"
+
+    def batch_size_at(self, start: int) -> int:
+        """One at a time."""
+        return 1
+
+    def settings(self) -> dict[str, Any]:
+        """Returns all that determines the proposals."""
+        return {
+            **super().settings(),
+            "population_size": self.population_size,
+            "sample_size": self.sample_size,
+            "unique": self.unique,
+        }
+
+    def propose(
+        self, history: Sequence[Evaluation], count: int, rng: np.random.Generator
+    ) -> list[Arch]:
+        """Mutates the best of a sample of what was evaluated last."""
+        seen = self.seen(history) if self.unique else set()
+        children = (self._child(history, seen, rng) for _ in range(count))
+        return [child for child in children if child is not None]
+
+    def _child(
+        self, history: Sequence[Evaluation], seen: set[str], rng: np.random.Generator
+    ) -> Arch | None:
+        parents = [item for item in history[-self.population_size :] if item.ok]
+        if len(history) >= self.population_size and parents:
+            sample = [parents[i] for i in rng.integers(len(parents), size=self.sample_size)]
+            best = self.architecture(sample[int(self.scores(sample)[:, 0].argmax())])
+            child = self.draw_new(lambda: self.space.mutate(best, rng), seen, _MUTATIONS)
+            if child is not None:
+                return child
+        return self.draw_new(lambda: self.space.random(rng), seen)

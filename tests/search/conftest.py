@@ -1,0 +1,1 @@
+"""Its presence makes ``toy_space`` importable from here."""

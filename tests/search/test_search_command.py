@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import pytest
+
+from narformer_pyg.datasets import NASBench201
+from narformer_pyg.search import (
+    CellSpace,
+    NASBench201Evaluation,
+    PredictorSearch,
+    RandomSearch,
+    SearchSpace,
+)
+from narformer_pyg.search.command import add_arguments, run
+from narformer_pyg.spaces import NASBench201Cell
+
+
+def parse(*args: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    return parser.parse_args(args)
+
+
+def test_searches_the_benchmark(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, log = tmp_path / "new" / "result.json", tmp_path / "search.jsonl"
+    args = parse("--method=evolution", "--budget=60", f"--out={out}", f"--log={log}", "--seed=3")
+    result = run(args)
+    labels = NASBench201().labels("cifar10valid_valid_acc")
+    assert result.best is not None
+    index = NASBench201Cell.from_str(result.best.architecture).index
+    assert result.best.values == {"cifar10valid_valid_acc": float(labels[index])}
+    assert result.best.values["cifar10valid_valid_acc"] == max(
+        item.values["cifar10valid_valid_acc"] for item in result.history
+    )
+    assert f"Best of 60 evaluations: {result.best.architecture}" in capsys.readouterr().out
+    content = json.loads(out.read_text("utf-8"))
+    assert content["best"]["architecture"] == result.best.architecture
+    assert content["settings"]["seed"] == 3
+    assert len(log.read_text("utf-8").splitlines()) == 61
+
+
+def test_other_labels_are_minimised(capsys: pytest.CaptureFixture[str]) -> None:
+    result = run(parse("--method=random", "--budget=30", "--objective=latency_pixel3"))
+    latencies = [item.values["latency_pixel3"] for item in result.history if item.ok]
+    assert result.best is not None
+    assert result.best.values["latency_pixel3"] == min(latencies)
+
+
+def test_pareto(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ("--objective=cifar10valid_valid_acc", "--objective=latency_pixel3")
+    result = run(parse("--method=pareto", "--budget=60", *arguments))
+    assert len(result.history) == 60
+    assert len(result.front) > 2
+    lines = capsys.readouterr().out.splitlines()
+    assert sum("latency_pixel3" in line for line in lines) == len(result.front)
+
+
+def test_own_function(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "my_evaluation.py").write_text(
+        "def convolutions(cell):\n"
+        "    return sum('conv' in name for name in cell.operations)\n"
+        "number = 3\n",
+        "utf-8",
+    )
+    args = ("--method=evolution", "--budget=150", "--evaluate=my_evaluation:convolutions")
+    result = run(parse(*args))
+    assert result.best is not None
+    assert result.best.values == {"value": 6.0}
+    least = run(parse(*args, "--objective=-value"))
+    assert least.best is not None
+    assert least.best.values == {"value": 0.0}
+    for wrong in ("my_evaluation:missing", "no_such_module:f", "my_evaluation", ":f"):
+        with pytest.raises(ValueError, match=f"Expected '--evaluate' .*{wrong}"):
+            run(parse(f"--evaluate={wrong}"))
+    with pytest.raises(ValueError, match=r"Expected '--evaluate' to name a function \(got 3\)"):
+        run(parse("--evaluate=my_evaluation:number"))
+
+
+def test_wrong_objectives() -> None:
+    with pytest.raises(ValueError, match=r"Expected '--objective' .*got 'accuracy'.*cifar10_test"):
+        run(parse("--objective=accuracy"))
+    two = ("--objective=latency_pixel3", "--objective=cifar10_test_acc")
+    with pytest.raises(ValueError, match=r"Expected '--objective' once .*'--method pareto'"):
+        run(parse(*two))
+    with pytest.raises(ValueError, match=r"Expected '--objective' to name each value once"):
+        run(parse("--objective=cifar10_test_acc", "--objective=cifar10_test_acc"))
+    with pytest.raises(ValueError, match=r"Expected 'objectives' .*at least two"):
+        run(parse("--method=pareto", "--objective=latency_pixel3"))
+
+
+def test_cell_space() -> None:
+    space: CellSpace[NASBench201Cell] = CellSpace(NASBench201Cell)
+    assert isinstance(space, SearchSpace)
+    assert repr(space) == "CellSpace(NASBench201Cell)"
+    cell = NASBench201Cell.from_index(2676)
+    assert space.parse(space.format(cell)) == cell
+    assert space.key(cell) == space.key(NASBench201Cell.from_index(14174))  # isomorphic
+    assert space.to_data(cell).num_nodes == 8
+    with pytest.raises(TypeError, match=r"Expected 'cell_class' .*without random"):
+        CellSpace(int)
+
+
+def test_missing_labels_are_failures() -> None:
+    # 202 cells have no latency on this phone, see NASBench201.
+    evaluate = NASBench201Evaluation(["latency_pixel3"])
+    space = CellSpace(NASBench201Cell)
+    result = RandomSearch(space, objective="latency_pixel3").run(evaluate, 300)
+    assert result.num_failed > 0
+    with pytest.raises(ValueError, match=r"Expected 'target'.*got 'accuracy'"):
+        NASBench201Evaluation(["accuracy"])
+
+
+def test_predictor_search_on_real_cells() -> None:
+    evaluate = NASBench201Evaluation(["cifar10valid_valid_acc"])
+    search = PredictorSearch(
+        CellSpace(NASBench201Cell), objective="cifar10valid_valid_acc", num_members=1
+    )
+    result = search.run(evaluate, 50)
+    assert result.best is not None
+    # 1 % of the cells are above 90.9 %.
+    assert result.best.values["cifar10valid_valid_acc"] > 90.9

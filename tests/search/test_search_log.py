@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import json
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from toy_space import ToySpace, value
+
+from narformer_pyg.search import Evaluation, EvaluationLog, RandomSearch, RegularizedEvolution
+
+SPACE: Any = ToySpace()
+
+
+def entry(number: int, **changes: Any) -> Evaluation:
+    content = {"architecture": "abcabcabc", "values": {"value": 1.5}, "error": None}
+    return Evaluation(number=number, seconds=0.25, **{**content, **changes})
+
+
+def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "search.jsonl"
+    log = EvaluationLog(path, {"seed": 1, "sizes": (1, 2)})
+    items = [
+        entry(0, search_seconds=0.5),
+        entry(1, values={}, error="RuntimeError: out\nof memory"),
+        entry(2, values={"value": float("nan"), "other": float("-inf")}, error="value is nan"),
+    ]
+    for item in items:
+        log.append(item)
+        # It is on the disk at once, one line each.
+        assert len(path.read_text("utf-8").splitlines()) == item.number + 2
+    again = EvaluationLog(path, {"seed": 1, "sizes": [1, 2]}).history
+    assert again[:2] == items[:2]
+    assert again[2].values["other"] == -math.inf
+    assert math.isnan(again[2].values["value"])
+    for line in path.read_text("utf-8").splitlines():
+        json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+
+
+@pytest.mark.parametrize("kept", [1, 10, -1])
+def test_a_cut_last_line_is_dropped(
+    kept: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "search.jsonl"
+    log = EvaluationLog(path, {})
+    for number in range(3):
+        log.append(entry(number))
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:3]) + lines[3][:kept])
+    with caplog.at_level(logging.WARNING):
+        log = EvaluationLog(path, {})
+    assert "cut off" in caplog.text
+    assert log.history == [entry(0), entry(1)]
+    assert path.read_bytes() == b"".join(lines[:3])
+    log.append(entry(2))
+    assert path.read_bytes() == b"".join(lines)
+
+
+def test_a_file_cut_within_its_first_line_is_new(tmp_path: Path) -> None:
+    path = tmp_path / "search.jsonl"
+    EvaluationLog(path, {"seed": 1})
+    whole = path.read_bytes()
+    path.write_bytes(whole[:15])
+    assert EvaluationLog(path, {"seed": 1}).history == []
+    assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize("line", ["{}", "[1]", "not JSON", '{"number": 7}', "null"])
+def test_damage_before_the_last_line(line: str, tmp_path: Path) -> None:
+    path = tmp_path / "search.jsonl"
+    log = EvaluationLog(path, {})
+    log.append(entry(0))
+    content = path.read_text("utf-8")
+    path.write_text(content.replace(content.splitlines()[1], line), "utf-8")
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=r"Expected 'log' .*line 2 is not evaluation 0"):
+        EvaluationLog(path, {})
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("content", [b"\x80\x81\n", b"a,b\n1,2\n", b'{"format": "other"}\n'])
+def test_another_file_is_not_touched(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"Expected 'log' to be a file that a search has written"):
+        EvaluationLog(path, {})
+    assert path.read_bytes() == content
+
+
+def test_a_log_of_another_search(tmp_path: Path) -> None:
+    path = tmp_path / "search.jsonl"
+    RandomSearch(SPACE, seed=1).run(value, 3, log=path)
+    with pytest.raises(ValueError, match=r"Expected 'log' .*differs in seed: 1 there, 2 here"):
+        RandomSearch(SPACE, seed=2).run(value, 3, log=path)
+    with pytest.raises(ValueError, match=r"search: 'RandomSearch' there, 'RegularizedEvolution'"):
+        RegularizedEvolution(SPACE, seed=1).run(value, 60, log=path)
+
+
+def test_architectures_of_another_space(tmp_path: Path) -> None:
+    path = tmp_path / "search.jsonl"
+    RandomSearch(SPACE).run(value, 3, log=path)
+    text = path.read_text("utf-8")
+    word = json.loads(text.splitlines()[1])["architecture"]
+    path.write_text(text.replace(word, "xyz"), "utf-8")
+    with pytest.raises(ValueError, match=r"Expected 'log' .*space toy .*'xyz' as evaluation 0"):
+        RandomSearch(SPACE).run(value, 5, log=path)
+
+
+def test_other_proposals_in_the_log_are_kept(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "search.jsonl"
+    settings = RandomSearch(SPACE).settings()
+    log = EvaluationLog(path, settings)
+    log.append(entry(0, architecture="ccccccccc", values={"value": value("ccccccccc")}))
+
+    class Batches(RandomSearch[str]):
+        def batch_size_at(self, start: int) -> int:
+            return 4
+
+        def settings(self) -> dict[str, Any]:
+            return settings
+
+    with caplog.at_level(logging.WARNING):
+        result = Batches(SPACE).run(value, 8, log=path)
+    assert "goes on" in caplog.text
+    assert len(result.history) == len({item.architecture for item in result.history}) == 8
+    assert result.best is not None
+    assert result.best.number == 0
