@@ -1,7 +1,7 @@
 r"""Searches NAS-Bench-201 with a predictor, by regularised evolution and at random.
 
     python examples/architecture_search.py                   # 20 seeds, 100 evaluations each
-    python examples/architecture_search.py --pareto --seeds 5
+    python examples/architecture_search.py --pareto --seeds 3
     python examples/architecture_search.py --seeds 1         # a first look
 
 A search sees the CIFAR-10 validation accuracy of the cells that it evaluates. Its result is the

@@ -45,9 +45,7 @@ class ParetoSearch(PredictorSearcher[Arch]):
         batch_size (int, optional): Evaluations between two trainings. (default: :obj:`20`)
         population_size (int, optional): The population of NSGA-II. (default: :obj:`100`)
         generations (int, optional): Its generations in each round. (default: :obj:`15`)
-        num_random (int, optional): Random architectures in the first population of each round, next
-            to those evaluated. (default: :obj:`1000`)
-        num_members (int, optional): The number of predictors. (default: :obj:`2`)
+        num_members (int, optional): The number of predictors. (default: :obj:`1`)
         recipe (Recipe, optional): How each is trained. (default: :func:`search_recipe`)
         token_encoder (torch.nn.Module, optional): Reads the graphs of the space.
             (default: :class:`~narformer_pyg.nn.CellTokenEncoder`)
@@ -71,8 +69,7 @@ class ParetoSearch(PredictorSearcher[Arch]):
         batch_size: int = 20,
         population_size: int = 100,
         generations: int = 15,
-        num_random: int = 1000,
-        num_members: int = 2,
+        num_members: int = 1,
         recipe: Recipe | None = None,
         token_encoder: CellTokenEncoder | None = None,
         model: str = "narformer_v2",
@@ -99,7 +96,6 @@ class ParetoSearch(PredictorSearcher[Arch]):
         )
         self.population_size = check_integer("population_size", population_size, 2)
         self.generations = check_integer("generations", generations)
-        self.num_random = check_integer("num_random", num_random)
 
     def settings(self) -> dict[str, Any]:
         """Returns all that determines the proposals."""
@@ -107,7 +103,6 @@ class ParetoSearch(PredictorSearcher[Arch]):
             **super().settings(),
             "population_size": self.population_size,
             "generations": self.generations,
-            "num_random": self.num_random,
         }
 
     def propose(
@@ -148,7 +143,8 @@ class ParetoSearch(PredictorSearcher[Arch]):
             order += sorted(front)
             left = [i for i in left if i not in front]
         known = [self.architecture(good[i]) for i in order]
-        return known + [self.space.random(rng) for _ in range(self.num_random)]
+        num_random = max(self.population_size - len(known), self.population_size // 2)
+        return known + [self.space.random(rng) for _ in range(num_random)]
 
 
 def choose_by_hypervolume(known: np.ndarray, new: np.ndarray, count: int) -> list[int]:

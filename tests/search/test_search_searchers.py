@@ -54,7 +54,7 @@ def make_predictor(**kwargs: Any) -> Searcher[str]:
 
 def make_pareto(**kwargs: Any) -> Searcher[str]:
     arguments = {
-        "initial": 8, "batch_size": 4, "population_size": 10, "generations": 2, "num_random": 10,
+        "initial": 8, "batch_size": 4, "population_size": 10, "generations": 2,
         "recipe": SMALL,
         **kwargs,
     }  # fmt: skip
