@@ -14,9 +14,8 @@ import torch
 from narformer_pyg import __version__
 from narformer_pyg._files import atomic_write
 from narformer_pyg.convert import Conversion, convert_onnx, summary_text
-from narformer_pyg.convert.onnx_model.counting import COUNTINGS
 from narformer_pyg.profiling import command as profile_command
-from narformer_pyg.vocabulary import VOCABULARIES
+from narformer_pyg.vocabulary import COUNTINGS, VOCABULARIES
 
 GRAPH_FORMAT = "narformer_pyg.graph"
 

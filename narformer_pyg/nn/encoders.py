@@ -10,11 +10,12 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from narformer_pyg._checks import check_integer
-from narformer_pyg.vocabulary import NUM_OUTPUT_DIMS, NUM_SLOTS, get_vocabulary
+from narformer_pyg.vocabulary import COUNTINGS, NUM_OUTPUT_DIMS, NUM_SLOTS, get_vocabulary
 
 #: FLOPs, parameters and memory access are coded in billions.
 _GIGA = 1e9
 _NUM_STATIC = 4
+_STATIC_SCALES = ("billions", "log")
 
 
 def nerf_code(value: Tensor, num_frequencies: int = 32) -> Tensor:
@@ -143,6 +144,13 @@ class OperatorTokenEncoder(torch.nn.Module):
             :class:`~narformer_pyg.vocabulary.OperatorVocabulary`. (default: :obj:`"onnx"`)
         num_frequencies (int, optional): Frequencies of the code of each number.
             (default: :obj:`5`)
+        counting (str, optional): How the graph features were counted, :obj:`"standard"` or
+            :obj:`"nnlqp"`, as :func:`~narformer_pyg.convert.from_onnx` was told. It changes no
+            code, but is kept with a predictor, which refuses graphs of another convention.
+            (default: :obj:`"standard"`)
+        static_scale (str, optional): What graph features are coded as: :obj:`"billions"`, as in the
+            paper, or :obj:`"log"`, the logarithm of one plus the number, which tells networks of
+            a million FLOPs apart as well as those of a billion. (default: :obj:`"billions"`)
 
     Shapes:
         - **input:** a graph or batch with :obj:`op`, long :math:`(|\mathcal{V}|)`, :obj:`attr`,
@@ -157,9 +165,29 @@ class OperatorTokenEncoder(torch.nn.Module):
     operators: Tensor
     slots: Tensor
 
-    def __init__(self, vocabulary: str = "onnx", num_frequencies: int = 5) -> None:
+    def __init__(
+        self,
+        vocabulary: str = "onnx",
+        num_frequencies: int = 5,
+        counting: str = "standard",
+        static_scale: str = "billions",
+    ) -> None:
         super().__init__()
-        self.config = {"vocabulary": vocabulary, "num_frequencies": num_frequencies}
+        self.config: dict[str, Any] = {
+            "vocabulary": vocabulary,
+            "num_frequencies": num_frequencies,
+            "counting": counting,
+            "static_scale": static_scale,
+        }
+        for name, value, known in (
+            ("counting", counting, COUNTINGS),
+            ("static_scale", static_scale, _STATIC_SCALES),
+        ):
+            if value not in known:
+                raise ValueError(
+                    f"Expected '{name}' to be among {', '.join(map(repr, known))} (got {value!r})"
+                )
+        self._static_scale = static_scale
         table = get_vocabulary(vocabulary)
         self._num_frequencies = check_integer("num_frequencies", num_frequencies)
         operators = torch.zeros(len(table), table.width)
@@ -207,8 +235,11 @@ class OperatorTokenEncoder(torch.nn.Module):
             ValueError: If :obj:`static` is missing or of the wrong type or shape.
         """
         static = _numbers(data, "static", _NUM_STATIC).double()
-        unit = static.new_tensor([1.0, _GIGA, _GIGA, _GIGA])
-        return trans_code(static / unit, self._num_frequencies).to(self.slots.dtype).flatten(1)
+        if self._static_scale == "log":
+            scaled = static.log1p()
+        else:
+            scaled = static / static.new_tensor([1.0, _GIGA, _GIGA, _GIGA])
+        return trans_code(scaled, self._num_frequencies).to(self.slots.dtype).flatten(1)
 
     def __repr__(self) -> str:
         arguments = ", ".join(f"{name}={value!r}" for name, value in self.config.items())

@@ -1,6 +1,7 @@
 """Operator vocabularies: the numbers that stand for operators and what describes each of them."""
 
 from narformer_pyg.vocabulary.operator_vocabulary import (
+    COUNTINGS,
     NUM_OUTPUT_DIMS,
     NUM_SLOTS,
     VOCABULARIES,
@@ -9,6 +10,7 @@ from narformer_pyg.vocabulary.operator_vocabulary import (
 )
 
 __all__ = [
+    "COUNTINGS",
     "NUM_OUTPUT_DIMS",
     "NUM_SLOTS",
     "VOCABULARIES",

@@ -14,6 +14,8 @@ NUM_SLOTS = 8
 NUM_OUTPUT_DIMS = 4
 #: The names that :func:`get_vocabulary` knows.
 VOCABULARIES = ("onnx", "nnlqp")
+#: The conventions by which FLOPs, parameters and memory access are counted.
+COUNTINGS = ("standard", "nnlqp")
 
 INPUT = "<input>"
 UNKNOWN = "<unknown>"

@@ -78,8 +78,32 @@ class TestOperatorTokenEncoder:
         assert not OperatorTokenEncoder().state_dict()
 
     def test_repr(self) -> None:
-        encoder = OperatorTokenEncoder("nnlqp", 3)
-        assert repr(encoder) == "OperatorTokenEncoder(vocabulary='nnlqp', num_frequencies=3)"
+        encoder = OperatorTokenEncoder("nnlqp", 3, static_scale="log")
+        assert repr(encoder) == (
+            "OperatorTokenEncoder(vocabulary='nnlqp', num_frequencies=3, counting='standard', "
+            "static_scale='log')"
+        )
+
+    def test_log_scale(self) -> None:
+        data = network()
+        expected = trans_code(data.static.double().log1p()).flatten(1).float()
+        code = OperatorTokenEncoder(static_scale="log").encode_static(data)
+        torch.testing.assert_close(code, expected)
+        # Twice a million FLOPs is as far away as twice a billion, which it is not in billions.
+        for scale, least in (("log", 0.3), ("billions", 0.0)):
+            encoder = OperatorTokenEncoder(static_scale=scale)
+            codes = []
+            for flops in (1e6, 2e6):
+                data.static = torch.tensor([[1.0, flops, 0.0, 0.0]])
+                codes.append(encoder.encode_static(data))
+            distance = float((codes[0] - codes[1]).norm())
+            assert distance > least
+            assert scale == "log" or distance < 2e-3
+
+    @pytest.mark.parametrize("name", ["counting", "static_scale"])
+    def test_unknown_convention(self, name: str) -> None:
+        with pytest.raises(ValueError, match=rf"'{name}' to be among .* \(got 'other'\)"):
+            OperatorTokenEncoder(**{name: "other"})
 
     def test_compiles(self) -> None:
         encoder = OperatorTokenEncoder("nnlqp")

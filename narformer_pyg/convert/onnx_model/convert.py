@@ -15,7 +15,7 @@ from torch_geometric.data import Data
 
 from narformer_pyg._checks import check_integer
 from narformer_pyg.convert.onnx_model.check import misfit, misscaled
-from narformer_pyg.convert.onnx_model.counting import COUNTINGS, count
+from narformer_pyg.convert.onnx_model.counting import count
 from narformer_pyg.convert.onnx_model.fold import infer_and_fold
 from narformer_pyg.convert.onnx_model.graph import Graph, TensorType
 from narformer_pyg.convert.onnx_model.infer import (
@@ -36,7 +36,7 @@ from narformer_pyg.convert.onnx_model.report import Conversion, ConversionReport
 from narformer_pyg.convert.onnx_model.runtime import HINT, RuntimeRungError, run_shapes
 from narformer_pyg.convert.onnx_model.tokenise import tokenise
 from narformer_pyg.errors import ConversionError
-from narformer_pyg.vocabulary import get_vocabulary
+from narformer_pyg.vocabulary import COUNTINGS, get_vocabulary
 
 log = logging.getLogger(__name__)
 
@@ -93,8 +93,9 @@ def from_onnx(
         :mod:`narformer_pyg.convert.onnx_model.slots`, and 4 output dimensions, 0 where there is
         none; -1 is unknown), :obj:`edge_index` (long, :obj:`[2, E]`, in the direction of the data
         flow, sorted by target, then by source), :obj:`static` (float, :obj:`[1, 4]`: batch size,
-        FLOPs, parameters, memory access in bytes, or elements for :obj:`"nnlqp"`) and
-        :obj:`num_nodes`.
+        FLOPs, parameters, memory access in bytes, or elements for :obj:`"nnlqp"`),
+        :obj:`num_nodes`, and :obj:`vocabulary` and :obj:`counting` as given, so that no predictor
+        of others misreads the graph.
 
     Raises:
         ConversionError: If it is no ONNX model, truncated, cyclic or empty; if its weights are
@@ -180,6 +181,8 @@ def convert_onnx(
         edge_index=tokens.edge_index,
         static=torch.tensor([static], dtype=torch.double).float(),
         num_nodes=num_nodes,
+        vocabulary=vocabulary,
+        counting=counting,
     )
     operators = Counter(node.operator for node in emitted.nodes)
     rungs = Counter(

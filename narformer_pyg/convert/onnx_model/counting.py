@@ -11,9 +11,8 @@ from narformer_pyg.convert.onnx_model.counting_standard import (
     parameter_names,
 )
 from narformer_pyg.convert.onnx_model.graph import Graph, num_elements
+from narformer_pyg.vocabulary import COUNTINGS
 
-#: The conventions that :func:`count` knows.
-COUNTINGS = ("standard", "nnlqp")
 # What a formula raises where a shape is unknown, or not of the rank that it needs.
 _NO_SHAPE = (TypeError, ValueError, IndexError, KeyError, ZeroDivisionError)
 

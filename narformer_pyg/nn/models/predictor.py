@@ -140,6 +140,8 @@ class ArchitecturePredictor(torch.nn.Module):
         before = self.device
         device = before if device is None else resolve_device(device)
         single = isinstance(architectures, (str, Data)) or not isinstance(architectures, Iterable)
+        if isinstance(architectures, InMemoryDataset):
+            self.check_conventions(architectures)
         graphs: Any = architectures
         if not isinstance(architectures, InMemoryDataset) or architectures.transform is not None:
             listed = [architectures] if single else list(architectures)
@@ -164,12 +166,44 @@ class ArchitecturePredictor(torch.nn.Module):
                 module.training = mode
         return prediction[0] if single else prediction
 
+    def check_conventions(self, graphs: Data | InMemoryDataset, which: str = "") -> None:
+        r"""Raises unless graphs were converted as the graphs this predictor is made for.
+
+        Ids of operators and graph features mean something else by another vocabulary or counting,
+        and predictions would be wrong without a sign. Graphs that do not say how they were
+        converted pass.
+
+        Args:
+            graphs (Data or InMemoryDataset): One graph, or all of a dataset.
+            which (str, optional): Which graphs, for the message. (default: :obj:`""`)
+
+        Raises:
+            ValueError: If :obj:`vocabulary` or :obj:`counting` differ.
+        """
+        store = graphs._data if isinstance(graphs, InMemoryDataset) else graphs
+        for name in ("vocabulary", "counting"):
+            theirs = store[name] if name in store else None
+            mine = self.token_encoder.config.get(name)
+            for value in sorted(set(theirs if isinstance(theirs, list) else [theirs]) - {None}):
+                if value == mine:
+                    continue
+                advice = (
+                    "this predictor is of cells, not of ONNX models"
+                    if mine is None
+                    else f"convert the models with {name}={mine!r}"
+                )
+                raise ValueError(
+                    f"Expected '{name}'{which} to be that of the predictor, {mine!r} "
+                    f"(got {value!r}); {advice}"
+                )
+
     def _read_graph(self, position: int, architecture: Any) -> Data:
         """Converts one architecture and keeps what the model reads, so that all fit in a batch."""
         try:
             data = to_data(architecture)
         except ConversionError as error:
             raise ConversionError(f"{error} (architecture {position})") from error
+        self.check_conventions(data, f" of architecture {position}")
         kept = {key: data[key] for key in self.token_encoder.tokens if key in data}
         edges = {"edge_index": data.edge_index} if "edge_index" in data else {}
         num_nodes = next((len(token) for token in kept.values()), data.num_nodes)
