@@ -29,7 +29,7 @@ from narformer_pyg.datasets import NASBench101, NASBench201
 from narformer_pyg.nn import CellTokenEncoder
 from narformer_pyg.nn.models import ArchitecturePredictor, create_model
 from narformer_pyg.spaces.nasbench101 import NODE_TYPES
-from narformer_pyg.training import RECIPES, get_recipe
+from narformer_pyg.training import CELL_RECIPES, get_recipe
 
 FIRST_CELL = {
     "101": "conv3x3-bn-relu~0+output~1",
@@ -44,10 +44,10 @@ def parse_args() -> argparse.Namespace:
         "--nasbench101", type=Path, help="npz file with the codes of cells of NAS-Bench-101"
     )
     parser.add_argument(
-        "--recipe", choices=tuple(RECIPES), default="quick", help="model of the spaces (quick)"
+        "--recipe", choices=CELL_RECIPES, default="quick", help="model of the spaces (quick)"
     )
     parser.add_argument(
-        "--single_recipe", choices=tuple(RECIPES), default="paper", help="of one cell (paper)"
+        "--single_recipe", choices=CELL_RECIPES, default="paper", help="of one cell (paper)"
     )
     parser.add_argument("--batch_size", type=int, default=1024, help="cells in a batch (1024)")
     parser.add_argument("--max_cells", type=int, help="cells of a space at most (default: all)")

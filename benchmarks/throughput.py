@@ -17,7 +17,7 @@ import common
 from narformer_pyg.datasets import NASBench201
 from narformer_pyg.nn import CellTokenEncoder
 from narformer_pyg.nn.models import ArchitecturePredictor, create_model
-from narformer_pyg.training import RECIPES, get_recipe
+from narformer_pyg.training import CELL_RECIPES, get_recipe
 
 BUILD = """
 import time
@@ -32,7 +32,7 @@ print(time.perf_counter() - start)
 def parse_args() -> argparse.Namespace:
     """Reads the command line."""
     parser = common.create_parser(__doc__, repeats=5, threads=2)
-    parser.add_argument("--recipe", choices=tuple(RECIPES), default="quick", help="model size")
+    parser.add_argument("--recipe", choices=CELL_RECIPES, default="quick", help="model size")
     parser.add_argument("--batch_size", type=int, default=512, help="graphs in a batch")
     return common.parse_args(parser, {"repeats": 1})
 

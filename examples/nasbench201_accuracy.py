@@ -24,7 +24,7 @@ from narformer_pyg.datasets import NASBench201
 from narformer_pyg.nn import CellTokenEncoder
 from narformer_pyg.nn.models import ArchitecturePredictor, create_model, list_models
 from narformer_pyg.training import (
-    RECIPES,
+    CELL_RECIPES,
     Recipe,
     all_metrics,
     fit,
@@ -70,7 +70,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         "--recipe",
-        choices=tuple(RECIPES),
+        choices=CELL_RECIPES,
         default="quick",
         help="training settings: minutes, or those of the paper (default: %(default)s)",
     )

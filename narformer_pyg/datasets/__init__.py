@@ -3,7 +3,8 @@
 from narformer_pyg.datasets.fake_nas import FakeNAS
 from narformer_pyg.datasets.nasbench101 import NASBench101
 from narformer_pyg.datasets.nasbench201 import NASBench201
+from narformer_pyg.datasets.onnx_latency import ONNXLatency
 from narformer_pyg.datasets.split import Split
 from narformer_pyg.datasets.target import Target
 
-__all__ = ["FakeNAS", "NASBench101", "NASBench201", "Split", "Target"]
+__all__ = ["FakeNAS", "NASBench101", "NASBench201", "ONNXLatency", "Split", "Target"]

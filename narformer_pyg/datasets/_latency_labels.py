@@ -154,7 +154,7 @@ def _read_nnlqp(path: Path) -> list[LatencyRow]:
                 f"Expected {where} to be 'id file batch latency family platform [stage]' "
                 f"(got {len(items)} values: {line[:80]!r})"
             )
-        batch = _number(int, items[2], "batch", where)
+        batch = int(_number(int, items[2], "batch", where))
         if batch < 1:
             raise ValueError(f"Expected 'batch' in {where} to be positive (got {batch})")
         rows.append(

@@ -81,6 +81,7 @@ def _in_processes(tasks: Sequence[Task], num_workers: int) -> Iterator[tuple[int
     waiting = list(reversed(range(len(tasks))))
     while waiting:
         running: dict[Future[Outcome], int] = {}
+        suspects: list[int] = []
         with _pool(num_workers) as pool:
             try:
                 while waiting or running:
@@ -97,7 +98,7 @@ def _in_processes(tasks: Sequence[Task], num_workers: int) -> Iterator[tuple[int
                         yield running.pop(future), outcome
             except BrokenProcessPool:
                 suspects = sorted(running.values())
-        for i in suspects if running else ():
+        for i in suspects:
             with _pool(1) as single:
                 try:
                     yield i, single.submit(_convert, tasks[i]).result()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -146,4 +147,46 @@ def draw_split(candidates: Tensor, train_size: int, val_size: int, seed: int) ->
         val=candidates[order[train_size : train_size + val_size]],
         test=candidates,
         seed=int(seed),
+    )
+
+
+def draw_in_groups(
+    groups: Mapping[str, Tensor], test_share: float, val_share: float, seed: int
+) -> Split:
+    r"""Draws disjoint training, validation and test sets with the same share of every group.
+
+    The test set does not depend on :obj:`val_share`. A group with two graphs or more has at least
+    one in training and, where :obj:`test_share` is positive, one in test; a single graph trains.
+
+    Args:
+        groups (dict): Group to the positions of its graphs: long, in ascending order.
+        test_share (float): The share of each group that is tested on, in :obj:`[0, 1)`.
+        val_share (float): The share of each group that validates, in :obj:`[0, 1)`.
+        seed (int): The seed of :func:`numpy.random.default_rng`, at least 0.
+
+    Raises:
+        ValueError: If a number is out of range.
+    """
+    for name, share in (("test_share", test_share), ("val_share", val_share)):
+        if not 0.0 <= share < 1.0:
+            raise ValueError(f"Expected '{name}' to be at least 0 and below 1 (got {share})")
+    if test_share + val_share >= 1.0:
+        raise ValueError(
+            "Expected 'test_share' and 'val_share' to leave graphs to train on "
+            f"(got {test_share} and {val_share})"
+        )
+    check_seed(seed)
+    # Groups of the same size would be drawn alike with the same seed.
+    seeds = np.random.default_rng(seed).integers(2**63, size=len(groups)).tolist()
+    train, val, test = [], [], []
+    for members, group_seed in zip(groups.values(), seeds, strict=True):
+        num = members.numel()
+        num_test = min(max(round(test_share * num), int(test_share > 0)), num - 1)
+        num_val = min(round(val_share * num), num - num_test - 1)
+        drawn = draw_split(members, num - num_test - num_val, num_val, group_seed)
+        train.append(drawn.train)
+        val.append(drawn.val)
+        test.append(drawn.held_out)
+    return Split(
+        train=torch.cat(train), val=torch.cat(val), test=torch.cat(test).sort().values, seed=seed
     )

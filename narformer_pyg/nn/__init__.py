@@ -13,6 +13,7 @@ from narformer_pyg.nn.grouped_linear import GroupedLinear
 from narformer_pyg.nn.head import PositiveRegressionHead
 from narformer_pyg.nn.losses import (
     ArchitectureConsistencyLoss,
+    LogRatioLoss,
     PairwiseRankingLoss,
     RelativeMSELoss,
     SequenceRankingLoss,
@@ -26,6 +27,7 @@ __all__ = [
     "GraphAidedAttentionConv",
     "GroupedFeedForward",
     "GroupedLinear",
+    "LogRatioLoss",
     "MeanReadout",
     "NARFormerV2Block",
     "OperatorTokenEncoder",

@@ -23,6 +23,39 @@ class RelativeMSELoss(torch.nn.Module):
         return (prediction / target - 1.0).square().mean()
 
 
+class LogRatioLoss(torch.nn.Module):
+    r"""The logarithm of the ratio of prediction and label, as a Huber loss.
+
+    .. math::
+        \mathcal{L} = \frac{1}{n} \sum_i h \left( \log \frac{\hat{y}_i}{y_i} \right), \quad
+        h(r) = \begin{cases} r^2 / (2 \delta) & |r| < \delta \\ |r| - \delta / 2 & \text{else}
+        \end{cases}
+
+    Twice the label is as wrong as half of it, whereas :class:`RelativeMSELoss` asks a positive
+    prediction never more than 1 for being too small, and so prefers predictions below the label.
+    Beyond :math:`\delta` it grows as the percentage error does, so that few outliers do not rule
+    (not in the paper). Labels and predictions must be positive. Shapes: prediction and target are
+    equal, the loss is a scalar.
+
+    Args:
+        delta (float, optional): Where the square ends. (default: :obj:`0.1`)
+    """
+
+    def __init__(self, delta: float = 0.1) -> None:
+        super().__init__()
+        if not delta > 0:
+            raise ValueError(f"Expected 'delta' to be positive (got {delta})")
+        self.delta = delta
+
+    def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
+        r"""Computes the loss."""
+        _check_shapes(prediction, target)
+        # A softplus reaches zero in floating point, whose logarithm would end the training.
+        tiny = torch.finfo(prediction.dtype).tiny
+        log_ratio = prediction.clamp(min=tiny).log() - target.log()
+        return F.smooth_l1_loss(log_ratio, torch.zeros_like(log_ratio), beta=self.delta)
+
+
 class SequenceRankingLoss(torch.nn.Module):
     r"""The error of the differences between randomly paired graphs (SR).
 

@@ -13,10 +13,24 @@ except ModuleNotFoundError as error:
 from narformer_pyg._checks import resolve_device
 from narformer_pyg.training.metrics import acc_within, all_metrics, kendall_tau, mape, spearman
 from narformer_pyg.training.module import PredictorModule
-from narformer_pyg.training.recipes import PAPER, QUICK, RECIPES, Recipe, get_recipe
+from narformer_pyg.training.recipes import (
+    CELL_RECIPES,
+    LATENCY,
+    LATENCY_PAPER,
+    LATENCY_RECIPES,
+    PAPER,
+    QUICK,
+    RECIPES,
+    Recipe,
+    get_recipe,
+)
 from narformer_pyg.training.trainer import FitResult, fit, label_scale
 
 __all__ = [
+    "CELL_RECIPES",
+    "LATENCY",
+    "LATENCY_PAPER",
+    "LATENCY_RECIPES",
     "PAPER",
     "QUICK",
     "RECIPES",

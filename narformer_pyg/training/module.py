@@ -14,6 +14,7 @@ from torch_geometric.data import Batch
 from narformer_pyg.loader import DeviceLoader
 from narformer_pyg.nn import (
     ArchitectureConsistencyLoss,
+    LogRatioLoss,
     PairwiseRankingLoss,
     RelativeMSELoss,
     SequenceRankingLoss,
@@ -67,6 +68,7 @@ class PredictorModule(LightningModule):
         #: Seconds of training so far, of earlier runs that this one resumed included.
         self.seconds = 0.0
         self.loss_mse = RelativeMSELoss()
+        self.loss_log = LogRatioLoss()
         self.loss_ranking = SequenceRankingLoss()
         self.loss_consistency = ArchitectureConsistencyLoss()
         self.loss_pairwise = PairwiseRankingLoss(recipe.pairwise_temperature)
@@ -87,6 +89,8 @@ class PredictorModule(LightningModule):
         prediction = self.predictor.forward_scaled(batch).float()
         target = batch.y / self.predictor.scale
         loss = recipe.mse_weight * self.loss_mse(prediction, target)
+        if recipe.log_weight > 0:
+            loss = loss + recipe.log_weight * self.loss_log(prediction, target)
         if recipe.ranking_weight > 0:
             loss = loss + recipe.ranking_weight * self.loss_ranking(prediction, target)
         if recipe.pairwise_weight > 0:

@@ -24,6 +24,7 @@ class Recipe:
         gradient_clip (float): The largest norm of the gradient of all parameters; :obj:`0` for no
             limit. Failed architectures have relative errors far above one.
         mse_weight (float): Weight of :class:`~narformer_pyg.nn.RelativeMSELoss`.
+        log_weight (float): Weight of :class:`~narformer_pyg.nn.LogRatioLoss`.
         ranking_weight (float): Weight of :class:`~narformer_pyg.nn.SequenceRankingLoss`.
         consistency_weight (float): Weight of
             :class:`~narformer_pyg.nn.ArchitectureConsistencyLoss`, for which
@@ -34,6 +35,8 @@ class Recipe:
             :obj:`"random"` several of which each epoch draws one; :obj:`None` for none.
         num_copies (int): Augmented copies of each graph with :obj:`augmentation="random"`.
         model (dict): Arguments of the model.
+        token_encoder (dict): Arguments of the token encoder, for recipes of ONNX models; its
+            :obj:`vocabulary` and :obj:`counting` are those to convert models with.
     """
 
     name: str
@@ -44,6 +47,7 @@ class Recipe:
     weight_decay: float = 0.0
     gradient_clip: float = 0.0
     mse_weight: float = 1.0
+    log_weight: float = 0.0
     ranking_weight: float = 0.0
     consistency_weight: float = 0.0
     pairwise_weight: float = 0.0
@@ -51,6 +55,7 @@ class Recipe:
     augmentation: Literal["first", "random"] | None = None
     num_copies: int = 1
     model: dict[str, Any] = field(default_factory=dict)
+    token_encoder: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "num_copies"):
@@ -113,7 +118,35 @@ QUICK = Recipe(
     model={"hidden_channels": 128, "num_blocks": 6, "dropout": 0.05},
 )
 
-RECIPES = {recipe.name: recipe for recipe in (QUICK, PAPER)}
+#: The paper's training on NNLQP's latencies (supplement, section C.3.1, and the authors' release).
+LATENCY_PAPER = Recipe(
+    name="latency_paper",
+    epochs=50,
+    batch_size=16,
+    learning_rate=1e-3,
+    model={"hidden_channels": 512, "num_blocks": 2, "readout": "sum", "dropout": 0.05},
+    token_encoder={"vocabulary": "nnlqp", "counting": "nnlqp"},
+)
+
+#: A quarter of the paper's width, a loss that is symmetric in the ratio, graph features on a
+#: logarithmic scale, and all operators of ONNX.
+LATENCY = Recipe(
+    name="latency",
+    epochs=100,
+    batch_size=16,
+    learning_rate=1e-3,
+    gradient_clip=1.0,
+    mse_weight=0.0,
+    log_weight=1.0,
+    model={"hidden_channels": 128, "num_blocks": 2, "readout": "sum", "dropout": 0.05},
+    token_encoder={"vocabulary": "onnx", "counting": "standard", "static_scale": "log"},
+)
+
+#: Recipes for cells, whose labels are accuracies most of the time.
+CELL_RECIPES = ("quick", "paper")
+#: Recipes for ONNX models with latencies.
+LATENCY_RECIPES = ("latency", "latency_paper")
+RECIPES = {recipe.name: recipe for recipe in (QUICK, PAPER, LATENCY, LATENCY_PAPER)}
 
 
 def get_recipe(name: str) -> Recipe:

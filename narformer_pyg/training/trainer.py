@@ -138,6 +138,9 @@ def fit(
     check_integer("validate_every", validate_every)
     num_processes = check_integer("devices", devices) * check_integer("num_nodes", num_nodes)
     check_seed(seed)
+    for name, graphs in (("train_set", train_set), ("val_set", val_set)):
+        for item in [graphs] if isinstance(graphs, InMemoryDataset) else graphs or ():
+            predictor.check_conventions(item, f" of '{name}'")
     labels = check_labels("train_set", train_set, predictor.model.out_channels)
     if val_set is not None:
         val_labels = check_labels("val_set", val_set, predictor.model.out_channels)
@@ -281,7 +284,8 @@ def _check_resume(resume: str | os.PathLike[str], identity: dict[str, Any]) -> s
             f"Expected 'resume' to be a checkpoint of an earlier training (got "
             f"{os.fspath(path)!r}, which is something else); start without 'resume'"
         )
-    theirs = state["identity"]
+    # Settings that came later were as their defaults say.
+    theirs = {**_later_settings(), **state["identity"]}
     changed = [
         f"{key}: {theirs.get(key)} there, {identity[key]} here"
         for key in identity
@@ -293,6 +297,11 @@ def _check_resume(resume: str | os.PathLike[str], identity: dict[str, Any]) -> s
             f"in {'; '.join(changed)})"
         )
     return os.fspath(path)
+
+
+def _later_settings() -> dict[str, Any]:
+    defaults = Recipe("", epochs=1, batch_size=1, learning_rate=1.0).to_dict()
+    return {name: defaults[name] for name in ("log_weight", "token_encoder")}
 
 
 def _identity(

@@ -19,7 +19,7 @@ import torch
 import narformer_pyg
 from narformer_pyg.datasets import NASBench201, Split
 from narformer_pyg.nn.models import ArchitecturePredictor
-from narformer_pyg.training import RECIPES, all_metrics
+from narformer_pyg.training import CELL_RECIPES, all_metrics
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 # Where the package under test is, so that the examples run with this one.
@@ -282,7 +282,7 @@ def test_error_ends_the_process(tmp_path: Path) -> None:
 
 def test_recipes_of_the_help_exist() -> None:
     for command in re.findall(r"--recipe (\w+)", (EXAMPLES / ACCURACY).read_text("utf-8")):
-        assert command in RECIPES
+        assert command in CELL_RECIPES
 
 
 def test_every_example_is_tested() -> None:

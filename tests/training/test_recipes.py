@@ -6,8 +6,19 @@ from typing import Any
 
 import pytest
 
+from narformer_pyg.nn import OperatorTokenEncoder
 from narformer_pyg.nn.models import create_model
-from narformer_pyg.training import PAPER, QUICK, RECIPES, Recipe, get_recipe
+from narformer_pyg.training import (
+    CELL_RECIPES,
+    LATENCY,
+    LATENCY_PAPER,
+    LATENCY_RECIPES,
+    PAPER,
+    QUICK,
+    RECIPES,
+    Recipe,
+    get_recipe,
+)
 
 VALID = {"name": "test", "epochs": 1, "batch_size": 2, "learning_rate": 1e-3}
 
@@ -22,6 +33,7 @@ def test_paper_recipe_is_that_of_the_paper() -> None:
         "weight_decay": 0.0,
         "gradient_clip": 0.0,
         "mse_weight": 1.0,
+        "log_weight": 0.0,
         "ranking_weight": 0.1,
         "consistency_weight": 0.5,
         "pairwise_weight": 0.0,
@@ -29,15 +41,35 @@ def test_paper_recipe_is_that_of_the_paper() -> None:
         "augmentation": "first",
         "num_copies": 1,
         "model": {"hidden_channels": 512, "num_blocks": 6, "dropout": 0.05},
+        "token_encoder": {},
     }
 
 
+def test_latency_paper_recipe_is_that_of_the_paper() -> None:
+    encoder = OperatorTokenEncoder(**LATENCY_PAPER.token_encoder)
+    model = create_model(
+        "narformer_v2",
+        encoder.out_channels,
+        static_channels=encoder.static_channels,
+        **LATENCY_PAPER.model,
+    )
+    assert sum(p.numel() for p in model.parameters()) == 2310921
+    content = LATENCY_PAPER.to_dict()
+    assert (content["epochs"], content["batch_size"], content["learning_rate"]) == (50, 16, 1e-3)
+    weights = {name: value for name, value in content.items() if name.endswith("_weight")}
+    assert {name for name, value in weights.items() if value} == {"mse_weight"}
+
+
 def test_names() -> None:
-    assert RECIPES == {"quick": QUICK, "paper": PAPER}
+    assert list(RECIPES.values()) == [QUICK, PAPER, LATENCY, LATENCY_PAPER]
+    assert (*CELL_RECIPES, *LATENCY_RECIPES) == tuple(RECIPES)
     for name, recipe in RECIPES.items():
         assert recipe.name == name
         assert get_recipe(name) is recipe
-    with pytest.raises(ValueError, match=r"'recipe' to be among quick, paper \(got 'slow'\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"'recipe' to be among quick, paper, latency, latency_paper \(got 'slow'\)",
+    ):
         get_recipe("slow")
 
 
@@ -76,6 +108,7 @@ def test_to_dict_is_a_copy() -> None:
             for name in (
                 "weight_decay",
                 "mse_weight",
+                "log_weight",
                 "ranking_weight",
                 "consistency_weight",
                 "pairwise_weight",

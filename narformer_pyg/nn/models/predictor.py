@@ -182,7 +182,7 @@ class ArchitecturePredictor(torch.nn.Module):
         """
         store = graphs._data if isinstance(graphs, InMemoryDataset) else graphs
         for name in ("vocabulary", "counting"):
-            theirs = store[name] if name in store else None
+            theirs = getattr(store, name, None)
             mine = self.token_encoder.config.get(name)
             for value in sorted(set(theirs if isinstance(theirs, list) else [theirs]) - {None}):
                 if value == mine:

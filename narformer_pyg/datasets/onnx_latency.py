@@ -1,0 +1,324 @@
+"""A folder of ONNX models with measured latencies."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch_geometric.data import Data, InMemoryDataset
+
+from narformer_pyg import __version__
+from narformer_pyg._files import atomic_write
+from narformer_pyg.datasets._latency_labels import (
+    NNLQP_FILE,
+    check_files,
+    digest,
+    read_latency_table,
+)
+from narformer_pyg.datasets._onnx_conversion import convert_models
+from narformer_pyg.datasets.split import Split, draw_in_groups
+from narformer_pyg.datasets.target import Target
+from narformer_pyg.vocabulary import COUNTINGS, get_vocabulary
+
+log = logging.getLogger(__name__)
+
+_LATENCY = Target("latency_ms", "ms", "latency", "one inference, as the table of labels says")
+
+
+class ONNXLatency(InMemoryDataset):
+    r"""ONNX models as graphs, with their measured latencies in milliseconds.
+
+    The models and labels are yours, for instance of ``narformer profile FOLDER -o labels.csv``, or
+    a part of the data of NNLQP (Liu et al., ICPP 2022) as it is unpacked, a folder with
+    :obj:`gt.txt` and :obj:`onnx/`.
+
+    .. code-block:: python
+
+        dataset = ONNXLatency("cache", "networks", "labels.csv")
+        dataset[0]
+        # Data(edge_index=[2, 77], op=[70], ..., static=[1, 4], y=[1, 1])
+        split = dataset.in_domain_split(seed=0)
+        split = dataset.leave_family_out("vgg")
+
+        dataset = ONNXLatency("cache", "unseen_structure", vocabulary="nnlqp", counting="nnlqp")
+
+    Each graph is that of :func:`~narformer_pyg.convert.from_onnx` and :obj:`y` (float32,
+    :obj:`[1, 1]`). Graphs are in the order of the table. Models that cannot be converted are left
+    out, and :attr:`failures` says why; predictors refuse graphs of another vocabulary or counting
+    than they were trained on.
+
+    Args:
+        root (str or os.PathLike, optional): A folder in which the processed graphs are kept, for
+            each vocabulary, counting, table of labels and version of this package; :obj:`None`
+            keeps nothing.
+        models (str or os.PathLike): The folder of the models.
+        labels (str or os.PathLike, optional): A CSV file with the columns :obj:`file` (relative to
+            :obj:`models`) and :obj:`latency_ms`, and optionally :obj:`family`,
+            :obj:`input_shapes` (for dynamic dimensions, as :obj:`input:1x3x224x224`),
+            :obj:`platform` and :obj:`stage`; or a :obj:`.txt` file of NNLQP. By default the
+            :obj:`gt.txt` in :obj:`models`. (default: :obj:`None`)
+        vocabulary (str, optional): The operator vocabulary, :obj:`"onnx"` or :obj:`"nnlqp"`.
+            (default: :obj:`"onnx"`)
+        counting (str, optional): The convention of the graph features, :obj:`"standard"` or
+            :obj:`"nnlqp"`. (default: :obj:`"standard"`)
+        platform (str or int, optional): The platform to keep, where the table has several.
+            (default: :obj:`None`)
+        num_workers (int, optional): Processes that convert; :obj:`0` for none but this one. By
+            default one for every 64 models. (default: :obj:`None`)
+        progress (bool, optional): Whether to show a progress bar. (default: :obj:`True`)
+        transform (callable, optional): Applied to a graph at every access.
+            (default: :obj:`None`)
+        pre_transform (callable, optional): Applied to every graph once. (default: :obj:`None`)
+        pre_filter (callable, optional): Says of every graph whether to keep it.
+            (default: :obj:`None`)
+        force_reload (bool, optional): Whether to replace what :obj:`root` holds.
+            (default: :obj:`False`)
+
+    Raises:
+        OSError: If the labels or a model they name are not there.
+        ValueError: If the table lacks a column or holds a wrong value, if an argument is unknown,
+            if no model can be converted, or if the processed file is damaged.
+    """
+
+    targets: ClassVar[dict[str, Target]] = {_LATENCY.name: _LATENCY}
+    target_names = (_LATENCY.name,)
+    #: File to the reason why it is not in the dataset.
+    failures: dict[str, str]
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str] | None,
+        models: str | os.PathLike[str],
+        labels: str | os.PathLike[str] | None = None,
+        *,
+        vocabulary: str = "onnx",
+        counting: str = "standard",
+        platform: str | int | None = None,
+        num_workers: int | None = None,
+        progress: bool = True,
+        transform: Callable[[Data], Data] | None = None,
+        pre_transform: Callable[[Data], Data] | None = None,
+        pre_filter: Callable[[Data], bool] | None = None,
+        force_reload: bool = False,
+    ) -> None:
+        get_vocabulary(vocabulary)
+        if counting not in COUNTINGS:
+            raise ValueError(
+                f"Expected 'counting' to be among {', '.join(map(repr, COUNTINGS))} "
+                f"(got {counting!r})"
+            )
+        self.vocabulary = vocabulary
+        self.counting = counting
+        self._models = Path(models)
+        self._conversion: dict[str, Any] = {"num_workers": num_workers, "progress": progress}
+        table = self._models / NNLQP_FILE if labels is None else Path(labels)
+        if not table.is_file():
+            raise FileNotFoundError(
+                f"Expected 'labels' to be a table of latencies (got {str(table)!r}, which does not "
+                "exist); 'narformer profile FOLDER -o labels.csv' measures a folder of models"
+            )
+        self._table = read_latency_table(table, platform)
+        check_files(self._table, self._models, table.name)
+        self._digest = digest(self._table, self._models)
+        # PyG stores a placeholder text for a root that is not given.
+        self._on_disk = root is not None
+        super().__init__(
+            None if root is None else os.fspath(root),
+            transform,
+            pre_transform,
+            pre_filter,
+            log=False,
+            force_reload=force_reload,
+        )
+        content = self._read(self.processed_paths[0]) if self._on_disk else self._build()
+        self._data, self.slices = Data.from_dict(content["data"]), content["slices"]
+        self._rows = content["rows"]
+        self.failures = content["failures"]
+
+    @property
+    def has_process(self) -> bool:
+        """Whether processed graphs are kept in a folder."""
+        return self._on_disk
+
+    @property
+    def raw_file_names(self) -> list[str]:
+        """Empty: models and labels are where the arguments say."""
+        return []
+
+    @property
+    def processed_dir(self) -> str:
+        """The folder of the processed graphs, which names all that they depend on."""
+        name = f"{self.vocabulary}_{self.counting}_{__version__}_{self._digest}"
+        return os.path.join(self.root, "processed", name)
+
+    @property
+    def processed_file_names(self) -> str:
+        """The file with the processed graphs."""
+        return "data.pt"
+
+    @property
+    def files(self) -> list[str]:
+        """The ONNX file of each graph, relative to the folder of the models."""
+        return [self._table[i].file for i in self._selected()]
+
+    @property
+    def families(self) -> list[str]:
+        """The family of each graph; an empty text where the table names none."""
+        return [self._table[i].family for i in self._selected()]
+
+    def labels(self, name: str = "latency_ms") -> Tensor:
+        r"""Returns the latencies in milliseconds: float32, :obj:`[len(dataset)]`.
+
+        Args:
+            name (str, optional): The only label there is. (default: :obj:`"latency_ms"`)
+
+        Raises:
+            ValueError: If it is another one.
+        """
+        if name not in self.targets:
+            raise ValueError(f"Expected 'name' to be 'latency_ms' (got {name!r})")
+        return torch.tensor([self._table[i].latency_ms for i in self._selected()])
+
+    def in_domain_split(
+        self, test_share: float = 0.1, val_share: float = 0.0, seed: int = 0
+    ) -> Split:
+        r"""Draws training, validation and test graphs from every family.
+
+        Args:
+            test_share (float, optional): The share of each family to test on.
+                (default: :obj:`0.1`)
+            val_share (float, optional): The share of each family to validate on; the test graphs
+                do not depend on it. (default: :obj:`0.0`)
+            seed (int, optional): The seed of the draw. (default: :obj:`0`)
+
+        Raises:
+            ValueError: If a number is out of range.
+        """
+        return draw_in_groups(self._groups(), test_share, val_share, seed)
+
+    def leave_family_out(self, family: str, val_share: float = 0.0, seed: int = 0) -> Split:
+        r"""Tests on one family and trains on all others.
+
+        Args:
+            family (str): The family to test on.
+            val_share (float, optional): The share of each other family to validate on.
+                (default: :obj:`0.0`)
+            seed (int, optional): The seed of the validation graphs. (default: :obj:`0`)
+
+        Raises:
+            ValueError: If there is no such family or no other, or a number is out of range.
+        """
+        groups = self._groups()
+        if family not in groups or len(groups) < 2:
+            raise ValueError(
+                f"Expected 'family' to be one of several (got {family!r}, and the families "
+                f"{', '.join(map(repr, groups))})"
+            )
+        test = groups.pop(family)
+        rest = draw_in_groups(groups, 0.0, val_share, seed)
+        return Split(train=rest.train, val=rest.val, test=test, seed=seed)
+
+    def stage_split(self, val_share: float = 0.0, seed: int = 0) -> Split:
+        r"""Returns the split that the table itself assigns, as the one of NNLQP does.
+
+        Args:
+            val_share (float, optional): The share of the training graphs of each family that
+                validates instead. (default: :obj:`0.0`)
+            seed (int, optional): The seed of the validation graphs. (default: :obj:`0`)
+
+        Raises:
+            ValueError: If a graph has no stage, or all have the same.
+        """
+        stages = [self._table[i].stage for i in self._selected()]
+        if set(stages) != {"train", "test"}:
+            raise ValueError(
+                "Expected the labels to say 'train' or 'test' of every model in a column 'stage' "
+                f"(got {sorted(set(stages))})"
+            )
+        is_test = torch.tensor([stage == "test" for stage in stages])
+        groups = {f: members[~is_test[members]] for f, members in self._groups().items()}
+        groups = {family: members for family, members in groups.items() if members.numel()}
+        rest = draw_in_groups(groups, 0.0, val_share, seed)
+        return Split(
+            train=rest.train, val=rest.val, test=is_test.nonzero().flatten(), seed=rest.seed
+        )
+
+    def process(self) -> None:
+        """Converts the models and writes the graphs to :obj:`root`."""
+        content = self._build()
+        with atomic_write(self.processed_paths[0]) as path:
+            torch.save(content, path)
+        log.info("Wrote %d graphs to %s", len(content["rows"]), self.processed_paths[0])
+
+    def copy(self, idx: Any = None) -> ONNXLatency:
+        r"""Returns a copy of all graphs, or of some of them.
+
+        Args:
+            idx (slice, list, tuple, Tensor or numpy.ndarray, optional): The graphs to copy.
+                (default: :obj:`None`)
+        """
+        out = super().copy(idx)
+        out._rows = (self if idx is None else self.index_select(idx))._selected()
+        return out
+
+    def _selected(self) -> list[int]:
+        """Returns the line of the table of each graph."""
+        return [self._rows[i] for i in self.indices()]
+
+    def _groups(self) -> dict[str, Tensor]:
+        members: dict[str, list[int]] = {}
+        for i, family in enumerate(self.families):
+            members.setdefault(family, []).append(i)
+        return {family: torch.tensor(members[family]) for family in sorted(members)}
+
+    def _build(self) -> dict[str, Any]:
+        converted, failed = convert_models(
+            self._table, self._models, self.vocabulary, self.counting, **self._conversion
+        )
+        failures = {self._table[i].file: failed[i] for i in sorted(failed)}
+        for file, reason in failures.items():
+            log.warning("Left out %s: %s", file, reason)
+        if not converted:
+            file, reason = next(iter(failures.items()))
+            raise ValueError(
+                f"Expected 'models' to hold a model that can be converted (got {len(failures)} "
+                f"that cannot, {file!r} for one: {reason})"
+            )
+        graphs, rows = [], []
+        for i, graph in sorted(converted.items()):
+            graph.y = torch.tensor([[self._table[i].latency_ms]])
+            if self.pre_filter is None or self.pre_filter(graph):
+                graphs.append(graph if self.pre_transform is None else self.pre_transform(graph))
+                rows.append(i)
+        if not graphs:
+            raise ValueError(
+                f"Expected 'pre_filter' to keep at least one graph (got none of {len(converted)}); "
+                "it has to return True for a graph that stays"
+            )
+        data, slices = self.collate(graphs)
+        content = data.to_dict()
+        # The list that PyG splits up the total with.
+        content["_num_nodes"] = data._store._num_nodes
+        return {"data": content, "slices": slices, "rows": rows, "failures": failures}
+
+    def _read(self, path: str) -> dict[str, Any]:
+        try:
+            content = torch.load(path, weights_only=True)
+            if not content.keys() >= {"data", "slices", "rows", "failures"}:
+                raise KeyError("data")
+            return content
+        except (
+            AttributeError, EOFError, KeyError, OSError, RuntimeError, TypeError, ValueError,
+            pickle.UnpicklingError,
+        ) as error:  # fmt: skip
+            raise ValueError(
+                f"Cannot read the processed graphs in 'root' (got {path!r}, which is damaged or "
+                f"foreign: {type(error).__name__}). Pass 'force_reload=True' to build them again; "
+                "a 'pre_transform' may add tensors, numbers and strings only"
+            ) from error
