@@ -1,4 +1,4 @@
-"""The command line: ``narformer convert``, ``profile``, ``search``, a thin skin over functions."""
+"""The command line: ``narformer convert``, ``predict`` and so on, a thin skin over functions."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ import torch
 from narformer_pyg import __version__
 from narformer_pyg._files import atomic_write
 from narformer_pyg.convert import Conversion, convert_onnx, summary_text
+from narformer_pyg.nn.models import ArchitecturePredictor
 from narformer_pyg.profiling import command as profile_command
 from narformer_pyg.vocabulary import COUNTINGS, VOCABULARIES
+
+log = logging.getLogger(__name__)
 
 GRAPH_FORMAT = "narformer_pyg.graph"
 
@@ -51,6 +54,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
     _add_convert(commands.add_parser("convert", help="turn an ONNX model into a graph"))
+    _add_predict(commands.add_parser("predict", help="predict the latency of ONNX models"))
     profile = commands.add_parser("profile", help="measure the latency of a folder of ONNX models")
     profile_command.add_arguments(profile)
     profile.set_defaults(run=profile_command.run)
@@ -70,6 +74,36 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("model", type=Path, help="the ONNX file")
     parser.add_argument("-o", "--output", type=Path, help="where to write the graph (.pt)")
+    _add_inputs(parser)
+    parser.add_argument("--vocabulary", choices=VOCABULARIES, default="onnx")
+    parser.add_argument("--counting", choices=COUNTINGS, default="standard")
+    parser.add_argument(
+        "--simplify",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="fold constants, shape arithmetic and identities",
+    )
+    parser.set_defaults(run=_convert)
+
+
+def _add_predict(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Predict what a trained predictor predicts of ONNX models, for instance their latency, "
+        "without running them. The unit is that of the labels it was trained on."
+    )
+    parser.add_argument("models", type=Path, nargs="+", help="the ONNX files")
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        required=True,
+        help="folder with the predictor, as ArchitecturePredictor.save_pretrained writes it",
+    )
+    parser.add_argument("--device", default="cpu", help="auto, cpu, cuda or cuda:N (default: cpu)")
+    _add_inputs(parser)
+    parser.set_defaults(run=_predict)
+
+
+def _add_inputs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--input_shape",
         type=profile_command.named_shape,
@@ -87,21 +121,12 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
         help="value of an input that is a setting, for instance a sampling rate",
     )
     parser.add_argument("--batch_size", type=int, help="the batch size, where it is dynamic")
-    parser.add_argument("--vocabulary", choices=VOCABULARIES, default="onnx")
-    parser.add_argument("--counting", choices=COUNTINGS, default="standard")
-    parser.add_argument(
-        "--simplify",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="fold constants, shape arithmetic and identities",
-    )
     parser.add_argument(
         "--runtime",
         action=argparse.BooleanOptionalAction,
         default=True,
         help="let ONNX Runtime execute the model for shapes that nothing else finds",
     )
-    parser.set_defaults(run=_convert)
 
 
 def _convert(args: argparse.Namespace) -> None:
@@ -119,6 +144,33 @@ def _convert(args: argparse.Namespace) -> None:
     if args.output is not None:
         save_graph(args.output, conversion)
         print(f"{'written:':<19}{args.output}")
+
+
+def _predict(args: argparse.Namespace) -> None:
+    predictor = ArchitecturePredictor.from_pretrained(args.checkpoint, args.device)
+    conventions = {k: predictor.token_encoder.config.get(k) for k in ("vocabulary", "counting")}
+    if None in conventions.values():
+        raise ValueError(
+            "Expected '--checkpoint' to be a predictor of ONNX models (got "
+            f"{str(args.checkpoint)!r}, a predictor of cells); examples/onnx_latency.py trains one"
+        )
+    graphs = []
+    for path in args.models:
+        conversion = convert_onnx(
+            path,
+            input_shapes=dict(args.input_shape) or None,
+            input_values=dict(args.input_value) or None,
+            batch_size=args.batch_size,
+            use_runtime=args.runtime,
+            **conventions,
+        )
+        if not conversion.report.is_complete:
+            log.warning("%s is not known completely; predictions may be off:", path)
+            log.warning("%s", summary_text(conversion.report))
+        graphs.append(conversion.data)
+    for path, values in zip(args.models, predictor.predict(graphs).tolist(), strict=True):
+        for name, value, unit in zip(predictor.target_names, values, predictor.units, strict=True):
+            print(f"{path}: {name} {value:.4g} {unit}".rstrip())
 
 
 def save_graph(path: Path, conversion: Conversion) -> None:
