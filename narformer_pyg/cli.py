@@ -8,6 +8,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -148,7 +149,9 @@ def _convert(args: argparse.Namespace) -> None:
 
 def _predict(args: argparse.Namespace) -> None:
     predictor = ArchitecturePredictor.from_pretrained(args.checkpoint, args.device)
-    conventions = {k: predictor.token_encoder.config.get(k) for k in ("vocabulary", "counting")}
+    conventions: dict[str, Any] = {
+        k: predictor.token_encoder.config.get(k) for k in ("vocabulary", "counting")
+    }
     if None in conventions.values():
         raise ValueError(
             "Expected '--checkpoint' to be a predictor of ONNX models (got "

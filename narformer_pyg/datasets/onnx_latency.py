@@ -302,10 +302,7 @@ class ONNXLatency(InMemoryDataset):
                 "it has to return True for a graph that stays"
             )
         data, slices = self.collate(graphs)
-        content = data.to_dict()
-        # The list that PyG splits up the total with.
-        content["_num_nodes"] = data._store._num_nodes
-        return {"data": content, "slices": slices, "rows": rows, "failures": failures}
+        return {"data": data.to_dict(), "slices": slices, "rows": rows, "failures": failures}
 
     def _read(self, path: str) -> dict[str, Any]:
         try:

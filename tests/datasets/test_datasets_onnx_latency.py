@@ -1,0 +1,364 @@
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from latency_models import FAMILIES, small_model, write_csv, write_models, write_nnlqp
+from torch_geometric.data import Data
+
+from narformer_pyg.convert import from_onnx
+from narformer_pyg.datasets import ONNXLatency, _onnx_conversion, onnx_latency
+from narformer_pyg.datasets.split import draw_in_groups
+from narformer_pyg.loader import DeviceLoader
+from narformer_pyg.nn import OperatorTokenEncoder
+from narformer_pyg.nn.models import ArchitecturePredictor, create_model
+
+Lines = list[dict[str, str]]
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Lines]:
+    folder = tmp_path_factory.mktemp("models")
+    return folder, write_models(folder)
+
+
+@pytest.fixture
+def labels(shared: tuple[Path, Lines], tmp_path: Path) -> Path:
+    return write_csv(tmp_path / "labels.csv", shared[1])
+
+
+def load(models: Path, labels: Path | None, root: Path | None = None, **kwargs: Any) -> ONNXLatency:
+    kwargs = {"num_workers": 0, "progress": False, **kwargs}
+    return ONNXLatency(root, models, labels, **kwargs)
+
+
+def same(a: Data, b: Data) -> bool:
+    equal = all(
+        torch.equal(a[key], value) if isinstance(value, torch.Tensor) else a[key] == value
+        for key, value in b.to_dict().items()
+    )
+    return equal and set(a.keys()) == set(b.keys())
+
+
+def test_graphs_are_those_of_the_converter(shared: tuple[Path, Lines], labels: Path) -> None:
+    folder, lines = shared
+    dataset = load(folder, labels)
+    assert len(dataset) == len(lines)
+    assert dataset.failures == {}
+    assert dataset.files == [line["file"] for line in lines]
+    assert dataset.families == [line["family"] for line in lines]
+    expected = torch.tensor([float(line["latency_ms"]) for line in lines])
+    assert torch.equal(dataset.labels(), expected)
+    for i in (0, 5, 11):
+        graph = from_onnx(folder / lines[i]["file"])
+        graph.y = expected[i].view(1, 1)
+        assert same(dataset[i], graph)
+    assert dataset.targets["latency_ms"].unit == "ms"
+    subset = dataset[[7, 2]]
+    assert subset.files == [lines[7]["file"], lines[2]["file"]]
+    assert torch.equal(subset.copy().labels(), expected[[7, 2]])
+    assert subset.copy().files == dataset.copy([7, 2]).files == subset.files
+    with pytest.raises(ValueError, match=r"'name' to be 'latency_ms' \(got 'accuracy'\)"):
+        dataset.labels("accuracy")
+
+
+def test_loader_cuts_the_same_batches(shared: tuple[Path, Lines], labels: Path) -> None:
+    dataset = load(shared[0], labels)
+    batch = next(iter(DeviceLoader(dataset[[3, 1]], batch_size=2)))
+    assert batch.vocabulary == ["onnx", "onnx"]
+    assert torch.equal(batch.y, dataset.labels()[[3, 1]].view(2, 1))
+    assert torch.equal(batch.static, torch.cat([dataset[3].static, dataset[1].static]))
+
+
+def test_processes_convert_as_one_does(shared: tuple[Path, Lines], labels: Path) -> None:
+    here, there = load(shared[0], labels), load(shared[0], labels, num_workers=1)
+    assert all(same(a, b) for a, b in zip(here, there, strict=True))
+
+
+class TestCache:
+    def test_processes_once(
+        self, shared: tuple[Path, Lines], labels: Path, tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:  # fmt: skip
+        first = load(shared[0], labels, tmp_path / "root")
+        assert not [p for p in (tmp_path / "root").rglob(".*")]  # no temporary files stay
+        calls: list[int] = []
+        convert = onnx_latency.convert_models
+
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            calls.append(1)
+            return convert(*args, **kwargs)
+
+        monkeypatch.setattr(onnx_latency, "convert_models", counted)
+        again = load(shared[0], labels, tmp_path / "root")
+        assert calls == []
+        assert again.files == first.files
+        assert all(same(a, b) for a, b in zip(first, again, strict=True))
+        load(shared[0], labels, tmp_path / "root", force_reload=True)
+        assert len(calls) == 1
+        # Whatever the graphs depend on has a place of its own.
+        nnlqp = load(shared[0], labels, tmp_path / "root", vocabulary="nnlqp")
+        assert nnlqp[0].vocabulary == "nnlqp"
+        assert load(shared[0], labels, tmp_path / "root", counting="nnlqp")[0].counting == "nnlqp"
+        changed = [{**line, "latency_ms": "7.0"} for line in shared[1]]
+        write_csv(labels, changed)
+        assert load(shared[0], labels, tmp_path / "root").labels().unique().tolist() == [7.0]
+        assert len(calls) == 4
+        assert len(list((tmp_path / "root").rglob("data.pt"))) == 4
+
+    def test_nothing_is_written_without_root(
+        self, shared: tuple[Path, Lines], labels: Path, tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:  # fmt: skip
+        monkeypatch.chdir(tmp_path)
+        before = sorted(tmp_path.rglob("*"))
+        load(shared[0], labels)
+        assert sorted(tmp_path.rglob("*")) == before
+
+    def test_damaged(self, shared: tuple[Path, Lines], labels: Path, tmp_path: Path) -> None:
+        load(shared[0], labels, tmp_path / "root")
+        (path,) = (tmp_path / "root").rglob("data.pt")
+        path.write_bytes(path.read_bytes()[:1000])
+        with pytest.raises(ValueError, match=r"'root' \(got .*'force_reload=True'"):
+            load(shared[0], labels, tmp_path / "root")
+        assert len(load(shared[0], labels, tmp_path / "root", force_reload=True)) == 12
+
+    def test_filter(self, shared: tuple[Path, Lines], labels: Path) -> None:
+        dataset = load(shared[0], labels, pre_filter=lambda data: float(data.y) > 0.9)
+        expected = [x["file"] for x in shared[1] if float(x["latency_ms"]) > 0.9]
+        assert dataset.files == expected
+        with pytest.raises(ValueError, match="'pre_filter' to keep at least one"):
+            load(shared[0], labels, pre_filter=lambda data: False)
+
+
+def die_or_convert(path: str, **kwargs: Any) -> Data:
+    """Ends the process as a crash does, where the name of the model says so."""
+    if "residual" in path:
+        os._exit(9)
+    return from_onnx(path, **kwargs)
+
+
+class TestFailures:
+    def test_bad_files_are_left_out(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        lines = write_models(tmp_path / "models", 6)
+        (tmp_path / "models" / lines[1]["file"]).write_bytes(b"no model")
+        dynamic = small_model("plain", 4, 8, batch="N")
+        onnx.save(dynamic, tmp_path / "models" / lines[4]["file"])
+        labels = write_csv(tmp_path / "labels.csv", lines)
+        with caplog.at_level(logging.WARNING):
+            dataset = load(tmp_path / "models", labels, tmp_path / "root")
+        assert list(dataset.failures) == [lines[1]["file"], lines[4]["file"]]
+        assert "to be an ONNX model" in dataset.failures[lines[1]["file"]]
+        assert "'x'" in dataset.failures[lines[4]["file"]]
+        assert lines[1]["file"] in caplog.text
+        assert dataset.files == [lines[i]["file"] for i in (0, 2, 3, 5)]
+        kept = [float(lines[i]["latency_ms"]) for i in (0, 2, 3, 5)]
+        assert dataset.labels().tolist() == pytest.approx(kept)
+        assert torch.cat([data.y for data in dataset]).flatten().tolist() == pytest.approx(kept)
+        assert load(tmp_path / "models", labels, tmp_path / "root").failures == dataset.failures
+        # The shape that was measured says what the file leaves open.
+        for line in lines:
+            line["input_shapes"] = "x:5x3x8x8" if line is lines[4] else ""
+        dataset = load(tmp_path / "models", write_csv(labels, lines))
+        assert list(dataset.failures) == [lines[1]["file"]]
+        assert float(dataset[3].static[0, 0]) == 5
+
+    def test_none_converts(self, tmp_path: Path) -> None:
+        lines = write_models(tmp_path / "models", 2)
+        for line in lines:
+            (tmp_path / "models" / line["file"]).write_bytes(b"")
+        with pytest.raises(ValueError, match=r"'models' to hold a model .*got 2 that cannot"):
+            load(tmp_path / "models", write_csv(tmp_path / "labels.csv", lines))
+
+    def test_a_process_dies(
+        self, shared: tuple[Path, Lines], labels: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # A forked process has the patched function; a spawned one would import the module anew.
+        fork = _onnx_conversion.multiprocessing.get_context("fork")
+        monkeypatch.setattr(_onnx_conversion.multiprocessing, "get_context", lambda _: fork)
+        monkeypatch.setattr(_onnx_conversion, "from_onnx", die_or_convert)
+        dataset = load(shared[0], labels, num_workers=2)
+        died = [line["file"] for line in shared[1] if line["family"] == "residual"]
+        assert list(dataset.failures) == died
+        assert all("died" in reason for reason in dataset.failures.values())
+        assert len(dataset) == 12 - len(died) == 8
+
+
+class TestNNLQP:
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        write_nnlqp(tmp_path, write_models(tmp_path / "onnx"))
+        return tmp_path
+
+    def test_reads_its_layout(self, folder: Path, shared: tuple[Path, Lines]) -> None:
+        dataset = load(folder, None, platform=23, vocabulary="nnlqp", counting="nnlqp")
+        expected = [2 * float(line["latency_ms"]) for line in shared[1]]
+        assert dataset.labels().tolist() == pytest.approx(expected, abs=1e-5)
+        assert dataset.files[0] == "onnx/plain_0.onnx"
+        assert Counter(dataset.families) == dict.fromkeys(FAMILIES, 4)
+        split = dataset.stage_split()
+        assert split.test.tolist() == [3, 7, 11]
+        assert sorted(split.train.tolist()) == [i for i in range(12) if i % 4 != 3]
+        assert dataset.stage_split(val_share=0.4).test.tolist() == [3, 7, 11]
+
+    def test_batch_size_of_the_table(self, folder: Path) -> None:
+        text = (folder / "gt.txt").read_text("utf-8").splitlines()
+        items = text[0].split()
+        (folder / "gt.txt").write_text(" ".join([*items[:2], "8", *items[3:6]]) + "\n", "utf-8")
+        dataset = load(folder, None)
+        assert float(dataset[0].static[0, 0]) == 8
+        with pytest.raises(ValueError, match="'stage'"):
+            dataset.stage_split()
+
+    @pytest.mark.parametrize(
+        ("line", "expected"),
+        [
+            ("1 onnx/plain_0.onnx 1 2.0 plain", r"line 1 of gt.txt to be 'id file .*got 5 values"),
+            ("1 onnx/plain_0.onnx 1 slow plain 2 train", r"'latency_ms' in line 1 .*'slow'"),
+            ("1 onnx/plain_0.onnx 0 1.0 plain 2 train", r"'batch' in line 1 .*positive \(got 0\)"),
+            ("", r"'labels' to hold at least one latency"),
+        ],
+    )
+    def test_wrong_lines(self, folder: Path, line: str, expected: str) -> None:
+        (folder / "gt.txt").write_text(line, "utf-8")
+        with pytest.raises(ValueError, match=expected):
+            load(folder, None)
+
+    def test_platforms(self, folder: Path) -> None:
+        with pytest.raises(ValueError, match=r"'platform' to say which of '2', '23'"):
+            load(folder, None)
+        with pytest.raises(ValueError, match=r"'platform' to be among '2', '23'.*\(got '7'\)"):
+            load(folder, None, platform="7")
+
+
+class TestSplits:
+    def test_in_domain(self, shared: tuple[Path, Lines], labels: Path) -> None:
+        dataset = load(shared[0], labels)
+        split = dataset.in_domain_split(test_share=0.25, val_share=0.25, seed=3)
+        parts = [split.train.tolist(), split.val.tolist(), split.test.tolist()]
+        assert sorted(i for part in parts for i in part) == list(range(12))
+        for part, each in zip(parts, (2, 1, 1), strict=True):
+            assert Counter(dataset[part].families) == dict.fromkeys(FAMILIES, each)
+        assert split.test.tolist() == dataset.in_domain_split(0.25, seed=3).test.tolist()
+        tests = {tuple(dataset.in_domain_split(0.25, seed=s).test.tolist()) for s in range(8)}
+        assert len(tests) > 4
+        # Families of the same size are not drawn alike.
+        rounds = [tuple(i // 3 for i in sorted(test, key=lambda i: i % 3)) for test in tests]
+        assert any(len(set(r)) > 1 for r in rounds)
+
+    def test_leave_family_out(self, shared: tuple[Path, Lines], labels: Path) -> None:
+        dataset = load(shared[0], labels)
+        split = dataset.leave_family_out("pooled", val_share=0.25)
+        assert set(dataset[split.test].families) == {"pooled"}
+        assert split.test.numel() == 4
+        assert Counter(dataset[split.train].families) == {"plain": 3, "residual": 3}
+        assert Counter(dataset[split.val].families) == {"plain": 1, "residual": 1}
+        with pytest.raises(ValueError, match=r"'family' .*\(got 'vgg', and the families 'plain'"):
+            dataset.leave_family_out("vgg")
+        with pytest.raises(ValueError, match="'family' to be one of several"):
+            dataset[[0, 3]].leave_family_out("plain")
+
+    def test_small_groups(self) -> None:
+        groups = {"one": torch.tensor([0]), "two": torch.tensor([1, 2])}
+        split = draw_in_groups(groups, 0.1, 0.3, 0)
+        assert 0 in split.train
+        assert (split.train.numel(), split.val.numel(), split.test.numel()) == (2, 0, 1)
+
+    @pytest.mark.parametrize(
+        ("shares", "expected"),
+        [((1.0, 0.0), "'test_share'"), ((0.1, -0.1), "'val_share'"), ((0.5, 0.5), "leave graphs")],
+    )
+    def test_wrong_shares(self, shares: tuple[float, float], expected: str) -> None:
+        with pytest.raises(ValueError, match=expected):
+            draw_in_groups({"a": torch.arange(9)}, *shares, 0)
+
+
+class TestErrors:
+    @pytest.mark.parametrize(
+        ("change", "expected"),
+        [
+            ({"latency_ms": "0"}, r"'latency_ms' in line 2 of labels.csv to be positive .*got 0\)"),
+            ({"latency_ms": "-1.5"}, r"line 2 of labels.csv .*\(got -1.5\)"),
+            ({"latency_ms": "nan"}, r"line 2 of labels.csv .*\(got nan\)"),
+            ({"latency_ms": "fast"}, r"line 2 of labels.csv to be a number \(got 'fast'\)"),
+            ({"file": ""}, r"'file' in line 2 of labels.csv"),
+            ({"input_shapes": "x=3"}, r"'input_shapes' in line 2 .*\(got 'x=3'\)"),
+        ],
+    )
+    def test_wrong_values(
+        self, shared: tuple[Path, Lines], tmp_path: Path, change: dict[str, str], expected: str
+    ) -> None:
+        lines = [{**shared[1][0], **change}]
+        with pytest.raises(ValueError, match=expected):
+            load(shared[0], write_csv(tmp_path / "labels.csv", lines))
+
+    def test_missing_columns(self, shared: tuple[Path, Lines], tmp_path: Path) -> None:
+        labels = write_csv(tmp_path / "labels.csv", [{"file": "a.onnx", "time": "1"}])
+        with pytest.raises(ValueError, match=r"columns file, latency_ms .*without latency_ms, but"):
+            load(shared[0], labels)
+
+    def test_unknown_files(self, shared: tuple[Path, Lines], tmp_path: Path) -> None:
+        lines = [shared[1][0], {**shared[1][1], "file": "none.onnx"}]
+        labels = write_csv(tmp_path / "labels.csv", lines)
+        with pytest.raises(FileNotFoundError, match=r"without 1 of 2, 'none.onnx' of line 3"):
+            load(shared[0], labels)
+
+    def test_twice(self, shared: tuple[Path, Lines], tmp_path: Path) -> None:
+        labels = write_csv(tmp_path / "labels.csv", [shared[1][0]] * 2)
+        with pytest.raises(ValueError, match=r"'plain_0.onnx' in line 2 .* in line 3"):
+            load(shared[0], labels)
+
+    def test_no_labels(self, shared: tuple[Path, Lines], tmp_path: Path) -> None:
+        with pytest.raises(FileNotFoundError, match=r"gt.txt.*narformer profile"):
+            load(shared[0], None)
+
+    @pytest.mark.parametrize("name", ["vocabulary", "counting"])
+    def test_unknown_convention(self, shared: tuple[Path, Lines], labels: Path, name: str) -> None:
+        with pytest.raises(ValueError, match=rf"'{name}' to be among .*\(got 'other'\)"):
+            load(shared[0], labels, **{name: "other"})
+
+
+class TestConventions:
+    """A predictor refuses graphs whose numbers mean something else."""
+
+    @pytest.mark.parametrize("name", ["vocabulary", "counting"])
+    def test_predict_refuses(
+        self, shared: tuple[Path, Lines], labels: Path, tmp_path: Path, name: str
+    ) -> None:
+        encoder = OperatorTokenEncoder(**{name: "nnlqp"})
+        model = create_model(
+            "gcn", encoder.out_channels, hidden_channels=8, num_blocks=1,
+            static_channels=encoder.static_channels,
+        )  # fmt: skip
+        ArchitecturePredictor(encoder, model).save_pretrained(tmp_path)
+        predictor = ArchitecturePredictor.from_pretrained(tmp_path)
+        assert predictor.token_encoder.config[name] == "nnlqp"
+        dataset = load(shared[0], labels)
+        expected = rf"'{name}'.*'nnlqp' \(got '(onnx|standard)'\); convert the models with {name}="
+        for graphs in (dataset, dataset[[1, 2]], dataset[0], [dataset[0]]):
+            with pytest.raises(ValueError, match=expected):
+                predictor.predict(graphs)
+        same_convention = load(shared[0], labels, **{name: "nnlqp"})
+        prediction = predictor.predict(same_convention)
+        assert prediction.shape == (12, 1)
+        assert np.isfinite(prediction.numpy()).all()
+        unmarked = dataset[0].clone()
+        del unmarked.vocabulary, unmarked.counting
+        assert predictor.predict(unmarked).shape == (1,)
+
+
+def test_copies_of_a_folder_share_a_cache(
+    shared: tuple[Path, Lines], labels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load(shared[0], labels, tmp_path / "root")
+    shutil.copytree(shared[0], tmp_path / "moved")
+    monkeypatch.delattr(onnx_latency, "convert_models")
+    assert len(load(tmp_path / "moved", labels, tmp_path / "root")) == 12
