@@ -88,6 +88,17 @@ class ResumableBatchSampler:
                 f"Expected 'rank' to be less than 'world_size' (got {rank} and {world_size})"
             )
         self.rank = rank
+        if len(self) == 0:
+            raise ValueError(
+                f"Expected the batches of {world_size} processes together to hold at most the "
+                f"number of graphs, {self.num_graphs}, when 'drop_last' is set: no batch would be "
+                f"left (got {self.batch_size * world_size})"
+            )
+        if self._num_skipped >= len(self):
+            raise ValueError(
+                f"Expected the state that was loaded to be of as many processes (got batch "
+                f"{self._num_skipped} of {len(self)})"
+            )
 
     def _split(self, ids: Tensor) -> list[Tensor]:
         """Returns the batches of this process."""

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from narformer_pyg.nn.functional import is_transformed
+
 # Above it a number for each element is cheaper than a list of the zeroed ones.
 _MAX_SPARSE_P = 0.25
 
@@ -64,9 +66,10 @@ def norm_dropout(
         training (bool): If set to :obj:`False`, drops nothing.
         relu (bool, optional): Whether a ReLU comes in between. (default: :obj:`False`)
     """
-    if not training or p == 0.0 or not _is_sparse(x, p):
+    is_hooked = norm._forward_hooks or norm._forward_pre_hooks or norm._backward_hooks
+    if not training or p == 0.0 or not _is_sparse(x, p) or is_hooked:
         x = norm(x)
-        return F.dropout(x.relu_() if relu else x, p, training)
+        return dropout(x.relu() if relu else x, p, training)
     scale = 1.0 / (1.0 - p)
     x = F.layer_norm(x, norm.normalized_shape, norm.weight * scale, norm.bias * scale, norm.eps)
     return (_ZeroReLU if relu else _Zero).apply(x, zeroed_positions(x.numel(), p))
@@ -99,7 +102,7 @@ def zeroed_positions(numel: int, p: float) -> Tensor:
 
 
 def _is_sparse(x: Tensor, p: float) -> bool:
-    compiled = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    compiled = torch.compiler.is_compiling() or torch.jit.is_tracing() or is_transformed()
     return x.device.type == "cpu" and 0.0 < p <= _MAX_SPARSE_P and not compiled
 
 

@@ -17,14 +17,21 @@ EPSILON = 1e-6
 def is_fusable(x: Tensor) -> bool:
     """Whether :func:`graph_aided_attention` can run on tensors like ``x``, here and now.
 
-    Graphs that are being compiled or exported, devices without sparse kernels and a PyTorch without
-    MKL take the way over messages instead.
+    Graphs that are being compiled, exported or transformed by :mod:`torch.func`, devices without
+    sparse kernels and a PyTorch without MKL take the way over messages instead.
     """
     if torch.compiler.is_compiling() or torch.jit.is_scripting() or torch.jit.is_tracing():
+        return False
+    if is_transformed():
         return False
     if x.device.type == "cpu":
         return torch.backends.mkl.is_available()
     return x.device.type == "cuda"
+
+
+def is_transformed() -> bool:
+    """Whether a transform of :mod:`torch.func` is at work, which these functions do not know."""
+    return torch._C._functorch.peek_interpreter_stack() is not None
 
 
 def sort_edges(edge_index: Tensor, num_nodes: int) -> EdgeIndex:
@@ -54,7 +61,7 @@ def graph_aided_attention(query: Tensor, value: Tensor, edge_index: EdgeIndex) -
     Scores are a sampled dense-dense product and the aggregation is a sparse-dense product, forward
     and backward: memory beyond input and output is :math:`O(|\mathcal{E}|)`. The gradient is
     derived by hand and cannot be differentiated again; the way over messages can. Half precision is
-    computed in single precision, for which the sparse kernels are made.
+    computed in single precision, for which the sparse kernels are made, and returned as it came.
 
     Args:
         query (torch.Tensor): Queries, which are the keys too, :math:`(|\mathcal{V}|, F)`.
@@ -64,16 +71,19 @@ def graph_aided_attention(query: Tensor, value: Tensor, edge_index: EdgeIndex) -
     Returns:
         torch.Tensor: The aggregated values :math:`(|\mathcal{V}|, F')`.
     """
+    dtype = value.dtype
     if query.dtype in (torch.float16, torch.bfloat16):
         query = query.float()
     value = value.to(query.dtype)
-    (colptr, source), _ = edge_index.get_csc()
-    target = edge_index.as_tensor()[1]
     reverse: tuple[Tensor, Tensor, Tensor | None] | tuple[None, None, None] = (None, None, None)
-    if query.requires_grad or value.requires_grad:
-        (rowptr, reverse_target), order = edge_index.get_csr()
-        reverse = (rowptr, reverse_target, order)
-    return _GraphAidedAttention.apply(query, value, colptr, source, target, *reverse)
+    # The edges keep their pointers, which a later training step must be able to use.
+    with torch.inference_mode(False):
+        (colptr, source), _ = edge_index.get_csc()
+        if query.requires_grad or value.requires_grad:
+            (rowptr, reverse_target), order = edge_index.get_csr()
+            reverse = (rowptr, reverse_target, order)
+    target = edge_index.as_tensor()[1]
+    return _GraphAidedAttention.apply(query, value, colptr, source, target, *reverse).to(dtype)
 
 
 class _GraphAidedAttention(torch.autograd.Function):

@@ -286,4 +286,6 @@ def test_recipes_of_the_help_exist() -> None:
 
 
 def test_every_example_is_tested() -> None:
-    assert {path.name for path in EXAMPLES.glob("*.py")} == {ACCURACY, LAYER}
+    tests = "".join(path.read_text("utf-8") for path in Path(__file__).parent.glob("test_*.py"))
+    untested = {path.name for path in EXAMPLES.glob("*.py") if f'"{path.name}"' not in tests}
+    assert untested == set()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -79,8 +80,9 @@ def test_half_precision_is_computed_in_single(dtype: torch.dtype) -> None:
     edge_index = sort_edges(random_edges(8, 20), 8)
     query, value = torch.rand(8, 4).to(dtype), torch.randn(8, 4).to(dtype)
     out = graph_aided_attention(query, value, edge_index)
-    assert out.dtype == torch.float32
-    assert torch.equal(out, graph_aided_attention(query.float(), value.float(), edge_index))
+    assert out.dtype == dtype
+    expected = graph_aided_attention(query.float(), value.float(), edge_index)
+    assert torch.equal(out, expected.to(dtype))
 
 
 def test_sorted_edges_are_used_as_they_are() -> None:
@@ -165,6 +167,59 @@ class TestLayer:
         conv = GraphAidedAttentionConv(8, 8, **kwargs)
         assert isinstance(conv, MessagePassing)
         self.run(conv, False, monkeypatch)
+
+    def test_half_precision_parameters(self) -> None:
+        block = NARFormerV2Block(16, 16).bfloat16()
+        block(torch.randn(12, 16).bfloat16(), random_edges(12, 30)).float().sum().backward()
+        assert all(
+            p.grad is not None and p.grad.dtype == torch.bfloat16 for p in block.parameters()
+        )
+
+    @pytest.mark.parametrize("dropout", [0.0, 0.1, 0.5])
+    def test_hooks_of_parts(self, dropout: float) -> None:
+        block = NARFormerV2Block(16, 16, dropout=dropout)
+        seen: list[Tensor] = []
+        copies: list[Tensor] = []
+        called = set()
+
+        def keep(module: torch.nn.Module, inputs: Any, output: Tensor) -> None:
+            seen.append(output)
+            copies.append(output.detach().clone())
+            called.add(module)
+
+        parts = [block.conv.lin_l, block.conv.lin_r, block.norm, block.ffn.norm_1, block.ffn.norm_2]
+        for part in parts:
+            part.register_forward_hook(keep)
+            part.register_full_backward_hook(lambda module, grad_input, grad_output: None)
+        block(torch.randn(12, 16, requires_grad=True), random_edges(12, 30)).sum().backward()
+        assert called == set(parts)
+        if dropout == 0.0:
+            assert all(torch.equal(a, b) for a, b in zip(seen, copies, strict=True))
+
+    def test_inference_then_training_with_the_same_edges(self) -> None:
+        conv = GraphAidedAttentionConv(8, 8)
+        edges = EdgeIndex(random_edges(12, 30), sparse_size=(12, 12)).sort_by("col")[0]
+        x = torch.randn(12, 8)
+        with torch.inference_mode():
+            expected = conv(x, edges)
+        x.requires_grad_()
+        out = conv(x, edges)
+        torch.testing.assert_close(out, expected.clone())
+        out.sum().backward()
+        assert x.grad is not None
+
+    def test_function_transforms(self) -> None:
+        block = NARFormerV2Block(8, 8, dropout=0.0)
+        x, edge_index = torch.randn(6, 8), random_edges(6, 12)
+        parameters = dict(block.named_parameters())
+
+        def loss(parameters: dict[str, Tensor]) -> Tensor:
+            return torch.func.functional_call(block, parameters, (x, edge_index)).square().sum()
+
+        grads = torch.func.grad(loss)(parameters)
+        loss(parameters).backward()
+        for name, parameter in block.named_parameters():
+            torch.testing.assert_close(grads[name], parameter.grad, rtol=1e-4, atol=1e-6)
 
     def test_autocast(self) -> None:
         torch.manual_seed(0)

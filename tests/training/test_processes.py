@@ -81,3 +81,9 @@ def test_shards_keep_pairs_together() -> None:
 def test_wrong_shard(rank: int, world_size: int) -> None:
     with pytest.raises(ValueError, match=r"rank|world_size"):
         ResumableBatchSampler(4, 2, False, False).shard(rank, world_size)
+
+
+def test_no_batch_is_left() -> None:
+    sampler = ResumableBatchSampler(10, 4, True, True, seed=0)
+    with pytest.raises(ValueError, match="no batch would be left"):
+        sampler.shard(0, 4)

@@ -68,6 +68,10 @@ def _misfit(graph: Graph, node: Node) -> str | None:
         and (first[-1] != second[-2] or not _fits(first[:-2], second[:-2]))
     ):
         return f"cannot multiply {list(first)} by {list(second)}"
+    if node.op_type in ("Conv", "BatchNormalization") and (len(first) < 2 or not second):
+        return f"cannot apply {node.op_type} to {list(first)} and {list(second)}"
+    if node.op_type == "Conv" and len(second) < 2:
+        return f"cannot convolve {list(first)} with {list(second)}"
     if node.op_type == "Conv" and first[1] != second[1] * node.attributes.get("group", 1):
         return f"cannot convolve {list(first)} with {list(second)}"
     if node.op_type == "BatchNormalization" and len(first) > 1 and first[1] != second[0]:

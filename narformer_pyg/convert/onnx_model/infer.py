@@ -165,5 +165,7 @@ def _tensor_type(type_: TypeProto) -> TensorType:
     tensor = type_.tensor_type
     if not type_.HasField("tensor_type") or not tensor.HasField("shape"):
         return TensorType(None, tensor.elem_type)
-    dims = tuple(d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim)
+    # onnx computes negative sizes where a kernel is larger than its input.
+    sizes = (d.dim_value if d.HasField("dim_value") else -1 for d in tensor.shape.dim)
+    dims = tuple(size if size >= 0 else None for size in sizes)
     return TensorType(dims, tensor.elem_type)

@@ -91,9 +91,12 @@ def read_slots(graph: Graph, node: Node, names: tuple[str, ...]) -> list[float]:
     for name in names:
         try:
             value = READERS[name](graph, node)
+            number = UNKNOWN_NUMBER if value is None else float(value)
         except (TypeError, ValueError, IndexError, KeyError, ZeroDivisionError):
-            value = None  # a shape is unknown, or a rank is not what the operator asks for
-        out.append(UNKNOWN_NUMBER if value is None or not math.isfinite(value) else float(value))
+            number = (
+                UNKNOWN_NUMBER  # a shape is unknown, or a rank is not what the operator asks for
+            )
+        out.append(number if math.isfinite(number) else UNKNOWN_NUMBER)
     return out
 
 

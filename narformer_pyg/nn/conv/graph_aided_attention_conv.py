@@ -158,10 +158,7 @@ class GraphAidedAttentionConv(MessagePassing):
         # out: [num_nodes, in_channels]
         out = self.lin_l(out)
         if self.lin_r is not None:
-            if fused and out.dtype == x.dtype == self.lin_r.weight.dtype:
-                out.addmm_(x, self.lin_r.weight.t())  # nothing else needs what was there
-            else:
-                out = out + self.lin_r(x)
+            out = out + self.lin_r(x)
         if self.normalize:
             out = normalize_rows(out) if fused else F.normalize(out, p=2.0, dim=-1)
 
