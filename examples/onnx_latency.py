@@ -356,7 +356,8 @@ def summarise(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
             means.append(row)
         rows += means
         if len(splits) > 1:
-            mean = {k: float(np.mean([row[k] for row in means])) for k in means[0] if "_" in k}
+            numbers = means[0].keys() - {"model", "split", "num_seeds"}
+            mean = {key: float(np.mean([row[key] for row in means])) for key in numbers}
             rows.append({**mean, "model": model, "split": "mean", "num_seeds": len(chosen)})
     return rows
 

@@ -350,7 +350,7 @@ class TestConventions:
         prediction = predictor.predict(same_convention)
         assert prediction.shape == (12, 1)
         assert np.isfinite(prediction.numpy()).all()
-        unmarked = dataset[0].clone()
+        unmarked = same_convention[0].clone()
         del unmarked.vocabulary, unmarked.counting
         assert predictor.predict(unmarked).shape == (1,)
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from narformer_pyg.nn import (
     ArchitectureConsistencyLoss,
+    LogRatioLoss,
     PairwiseRankingLoss,
     RelativeMSELoss,
     SequenceRankingLoss,
@@ -110,3 +111,25 @@ class TestPairwiseRanking:
 def test_shapes_must_agree(loss: torch.nn.Module) -> None:
     with pytest.raises(ValueError, match=r"same shape \(got \[4, 1\] and \[4\]\)"):
         loss(torch.rand(4, 1), torch.rand(4))
+
+
+class TestLogRatio:
+    def test_is_a_huber_loss_of_the_log(self) -> None:
+        prediction = torch.tensor([[2.0], [1.0], [1.05]])
+        loss = LogRatioLoss(delta=0.1)(prediction, torch.tensor([[1.0], [2.0], [1.0]]))
+        far, near = math.log(2) - 0.05, math.log(1.05) ** 2 / 0.2
+        assert loss.item() == pytest.approx((2 * far + near) / 3, rel=1e-5)
+
+    def test_prediction_of_zero_is_finite(self) -> None:
+        prediction = torch.zeros(1, 1, requires_grad=True)
+        loss = LogRatioLoss()(prediction, torch.ones(1, 1))
+        loss.backward()
+        assert loss.isfinite()
+        assert prediction.grad is not None
+        assert prediction.grad.isfinite().all()
+
+    def test_errors(self) -> None:
+        with pytest.raises(ValueError, match=r"'delta' to be positive \(got 0\)"):
+            LogRatioLoss(0)
+        with pytest.raises(ValueError, match="same shape"):
+            LogRatioLoss()(torch.ones(2, 1), torch.ones(2))
