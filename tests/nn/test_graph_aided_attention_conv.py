@@ -332,20 +332,6 @@ class TestInterface:
         assert all(p.grad is not None and p.grad.isfinite().all() for p in conv.parameters())
 
 
-@pytest.mark.parametrize("fused", [True, False])
-def test_many_edges_in_half_precision(fused: bool) -> None:
-    num_edges = 600
-    conv = create(4, 4, normalize=False).bfloat16()
-    conv.fuse = fused
-    torch.nn.init.constant_(conv.lin_d.weight, 0.005)  # so that 256 edges give another gate
-    torch.nn.init.zeros_(conv.lin_d.bias)
-    edge_index = torch.stack([torch.arange(1, num_edges + 1), torch.zeros(num_edges).long()])
-    x = features(num_edges + 1, 4).bfloat16()
-    out = conv(x, edge_index)
-    expected = conv.float()(x.float(), edge_index)
-    torch.testing.assert_close(out[0].float(), expected[0], rtol=0.02, atol=0.02)
-
-
 class LargestTensor(TorchDispatchMode):
     """Remembers the size of the largest tensor that any operation returned."""
 
