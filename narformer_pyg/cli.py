@@ -131,6 +131,8 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
 
 
 def _convert(args: argparse.Namespace) -> None:
+    if args.output is not None and args.output.is_dir():
+        raise ValueError(f"Expected '--output' to be a file (got the folder '{args.output}')")
     conversion = convert_onnx(
         args.model,
         input_shapes=dict(args.input_shape) or None,

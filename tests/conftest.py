@@ -7,8 +7,8 @@ import pytest
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """The folder of published measurements that are too large for the package, next to a clone."""
+    """A folder of published data too large for the package, in or above the clone."""
     for parent in Path(__file__).resolve().parents:
         if (parent / "shared" / "data").is_dir():
             return parent / "shared" / "data"
-    pytest.skip("needs the folder shared/data with published measurements")
+    pytest.skip("needs published data in a folder shared/data in or above this repository")

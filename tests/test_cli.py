@@ -52,6 +52,8 @@ def test_errors(path: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> No
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.startswith("narformer convert: Expected every input of 'model.onnx'")
+    assert main(["convert", str(path), "--input_shape", "x=2,3,5", "-o", str(tmp_path)]) == 1
+    assert "'--output' to be a file" in capsys.readouterr().err
     assert main(["convert", str(tmp_path / "none.onnx")]) == 1
     assert "does not exist" in capsys.readouterr().err
     for arguments in (["--input_shape", "x"], ["--input_shape", "x=a"], ["--batch_size", "b"], []):

@@ -56,17 +56,20 @@ class CellTable:
         edge_bits: The same: uint32.
         op_code: The same: uint8.
         columns: The labels by name: float32, NaN where there is no measurement.
+        source_size: The bytes of the file they were read from.
     """
 
     vertices: np.ndarray
     edge_bits: np.ndarray
     op_code: np.ndarray
     columns: Mapping[str, np.ndarray]
+    source_size: int = 0
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes a compressed ``.npz`` file, complete or not at all."""
         arrays: dict[str, Any] = {name: getattr(self, name) for name in _CODES}
         arrays |= {"format_version": np.array(_FORMAT_VERSION), **self.columns}
+        arrays["source_size"] = np.array(self.source_size)
         with atomic_write(path) as temporary:
             np.savez_compressed(temporary, **arrays)
 
@@ -83,6 +86,7 @@ class CellTable:
                     raise KeyError("format_version")
                 vertices, edge_bits, op_code = (content[name] for name in _CODES)
                 columns = {name: content[name] for name in TARGETS if name in content.files}
+                source_size = int(content["source_size"])
             arrays = (vertices, edge_bits, op_code, *columns.values())
             if any(array.shape != vertices.shape for array in arrays):
                 raise ValueError("arrays of different length")
@@ -95,7 +99,7 @@ class CellTable:
                 f"damaged or foreign: {type(error).__name__}). Pass 'force_reload=True' to read "
                 "the benchmark's file again"
             ) from error
-        return cls(vertices, edge_bits, op_code, columns)
+        return cls(vertices, edge_bits, op_code, columns, source_size)
 
 
 def read_official_file(path: str | os.PathLike[str], progress: bool = True) -> CellTable:

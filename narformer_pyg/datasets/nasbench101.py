@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -243,7 +244,10 @@ def _find_file(root: str, names: Sequence[str], wants_all: bool) -> Path:
 def _load(root: str, path: Path, force_reload: bool, progress: bool) -> CellTable:
     cache = cache_path(root, path)
     if cache.exists() and not force_reload:
-        return CellTable.load(cache)
+        table = CellTable.load(cache)
+        if not path.exists() or path.stat().st_size == table.source_size:
+            return table
+        log.info("%s is not the file that %s was made from; reading it", path, cache)
     if not path.exists():
         folder = os.path.join(root, "raw")
         where = "\n".join(f"  {name}: {url}" for name, url in FILES.items())
@@ -251,7 +255,8 @@ def _load(root: str, path: Path, force_reload: bool, progress: bool) -> CellTabl
             f"Expected the benchmark's file to be in {folder!r} or to be named by 'file' (got "
             f"{os.fspath(path)!r}, which does not exist). Download one of\n{where}"
         )
-    table = read_official_file(path, progress)
+    size = path.stat().st_size
+    table = dataclasses.replace(read_official_file(path, progress), source_size=size)
     table.save(cache)
     log.info("Wrote the labels of %d cells to %s", len(table.vertices), cache)
     return table

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from narformer_pyg.nn.functional import is_transformed
+from narformer_pyg.nn.functional import is_traced
 
 # Above it a number for each element is cheaper than a list of the zeroed ones.
 _MAX_SPARSE_P = 0.25
@@ -21,8 +21,8 @@ def dropout(x: Tensor, p: float, training: bool) -> Tensor:
     On the CPU, torch's dropout draws one random number per element and keeps a mask as large as the
     input. Here the distances between zeroed elements are drawn, which follow a geometric
     distribution: :obj:`p` numbers per element, and only the zeroed positions are kept for the
-    backward pass. On other devices, for :obj:`p` above 0.25, and while a graph is compiled or
-    exported, it is :func:`torch.nn.functional.dropout`.
+    backward pass. On other devices, for :obj:`p` above 0.25, and where code is compiled, exported
+    or transformed, it is :func:`torch.nn.functional.dropout`.
 
     Args:
         x (torch.Tensor): The input, of any shape.
@@ -102,8 +102,7 @@ def zeroed_positions(numel: int, p: float) -> Tensor:
 
 
 def _is_sparse(x: Tensor, p: float) -> bool:
-    compiled = torch.compiler.is_compiling() or torch.jit.is_tracing() or is_transformed()
-    return x.device.type == "cpu" and 0.0 < p <= _MAX_SPARSE_P and not compiled
+    return x.device.type == "cpu" and 0.0 < p <= _MAX_SPARSE_P and not is_traced()
 
 
 class _Zero(torch.autograd.Function):

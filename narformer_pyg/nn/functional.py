@@ -20,18 +20,23 @@ def is_fusable(x: Tensor) -> bool:
     Graphs that are being compiled, exported or transformed by :mod:`torch.func`, devices without
     sparse kernels and a PyTorch without MKL take the way over messages instead.
     """
-    if torch.compiler.is_compiling() or torch.jit.is_scripting() or torch.jit.is_tracing():
-        return False
-    if is_transformed():
+    if is_traced():
         return False
     if x.device.type == "cpu":
         return torch.backends.mkl.is_available()
     return x.device.type == "cuda"
 
 
-def is_transformed() -> bool:
-    """Whether a transform of :mod:`torch.func` is at work, which these functions do not know."""
-    return torch._C._functorch.peek_interpreter_stack() is not None
+def is_traced() -> bool:
+    """Whether code is compiled, exported or transformed by :mod:`torch.func`.
+
+    What is faster step by step on the CPU (in place, with gradients by hand) is then left out.
+    """
+    return (
+        torch.compiler.is_compiling()
+        or torch.jit.is_tracing()
+        or torch._C._functorch.peek_interpreter_stack() is not None
+    )
 
 
 def sort_edges(edge_index: Tensor, num_nodes: int) -> EdgeIndex:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from narformer_pyg._checks import check_integer
 from narformer_pyg.nn.dropout import norm_dropout
+from narformer_pyg.nn.functional import is_traced
 from narformer_pyg.nn.grouped_linear import GroupedLinear, merge_groups, split_groups
 
 # Of the hidden features, during inference: 2 MB in single precision.
@@ -65,14 +66,11 @@ class GroupedFeedForward(torch.nn.Module):
         # Without a backward pass nobody needs the hidden features, which are several times larger
         # than the input: some rows at a time, they stay in the cache.
         num_rows = max(_CACHED_ELEMENTS // self.lin_1.out_channels, 1)
-        if rows.size(0) <= num_rows or not self._is_in_parts(x):
+        is_inference = not torch.is_grad_enabled() and not is_traced()
+        if rows.size(0) <= num_rows or x.device.type != "cpu" or not is_inference:
             return merge_groups(self._forward_groups(rows)).view(x.shape)
         parts = [merge_groups(self._forward_groups(part)) for part in rows.split(num_rows)]
         return torch.cat(parts).view(x.shape)
-
-    def _is_in_parts(self, x: Tensor) -> bool:
-        compiled = torch.compiler.is_compiling() or torch.jit.is_tracing()
-        return x.device.type == "cpu" and not torch.is_grad_enabled() and not compiled
 
     def _forward_groups(self, x: Tensor) -> Tensor:
         """Maps features [num_rows, channels] to [num_groups, num_rows, channels / num_groups]."""

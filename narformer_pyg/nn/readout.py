@@ -12,9 +12,11 @@ def segment_sum(x: Tensor, batch: Tensor, num_graphs: int) -> Tensor:
     r"""Sums node states :math:`(|V|, F)` over the nodes of each graph, to :math:`(|G|, F)`.
 
     Adds whole rows, which is several times faster on the CPU than a scatter of every element and
-    the gather that is its gradient.
+    the gather that is its gradient. Half precision, which counts to 256, is added up in single.
     """
-    return x.new_zeros(num_graphs, x.size(-1)).index_add_(0, batch, x)
+    dtype = torch.promote_types(x.dtype, torch.float)
+    out = x.new_zeros(num_graphs, x.size(-1), dtype=dtype)
+    return out.index_add_(0, batch, x.to(dtype)).to(x.dtype)
 
 
 def segment_mean(x: Tensor, batch: Tensor, num_graphs: int) -> Tensor:
@@ -22,8 +24,9 @@ def segment_mean(x: Tensor, batch: Tensor, num_graphs: int) -> Tensor:
 
     A graph without nodes has the mean zero.
     """
-    count = x.new_zeros(num_graphs).index_add_(0, batch, x.new_ones(batch.numel()))
-    return segment_sum(x, batch, num_graphs) / count.clamp_(min=1).unsqueeze(-1)
+    x_wide = x.to(torch.promote_types(x.dtype, torch.float))
+    count = segment_sum(x_wide.new_ones(batch.numel(), 1), batch, num_graphs)
+    return (segment_sum(x_wide, batch, num_graphs) / count.clamp(min=1)).to(x.dtype)
 
 
 class SumReadout(torch.nn.Module):

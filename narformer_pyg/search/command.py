@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tqdm.auto import tqdm
+
 from narformer_pyg.datasets import NASBench201
 from narformer_pyg.search.benchmark import NASBench201Evaluation
 from narformer_pyg.search.evaluation import VALUE, Evaluation, SearchResult
@@ -88,7 +90,14 @@ def run(args: argparse.Namespace) -> SearchResult:
         search = _SINGLE[args.method](
             space, objective=name, maximize=direction == "max", seed=args.seed
         )
-    result = search.run(evaluate, args.budget, log=args.log, callback=_Progress(args.budget))
+    with tqdm(total=args.budget, desc="Searching", unit="evaluation") as bar:
+        result = search.run(
+            evaluate,
+            args.budget,
+            log=args.log,
+            # From a log that is there already, the first new evaluation is not the first one.
+            callback=lambda evaluation: bar.update(evaluation.number + 1 - bar.n),
+        )
     _print_result(result, objectives)
     if args.out is not None:
         # Versions and machine are read by the training's report, which needs Lightning.
@@ -144,19 +153,6 @@ def _evaluate(args: argparse.Namespace, names: list[str]) -> Callable[[Any], Any
     if not callable(function):
         raise ValueError(f"Expected '--evaluate' to name a function (got {function!r})")
     return function
-
-
-class _Progress:
-    """Prints one line each time a tenth of the budget is spent."""
-
-    def __init__(self, budget: int) -> None:
-        self.budget = budget
-        self.step = max(budget // 10, 1)
-
-    def __call__(self, evaluation: Evaluation) -> None:
-        done = evaluation.number + 1
-        if done % self.step == 0 or done == self.budget:
-            print(f"{done} of {self.budget} evaluations", file=sys.stderr)
 
 
 def _print_result(result: SearchResult, objectives: dict[str, Direction]) -> None:

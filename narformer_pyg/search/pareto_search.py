@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from narformer_pyg._checks import check_integer
-from narformer_pyg.nn import CellTokenEncoder
 from narformer_pyg.search.evaluation import Evaluation
 from narformer_pyg.search.nsga2 import check_pymoo, evolve
 from narformer_pyg.search.pareto_front import hypervolume, non_dominated
@@ -16,9 +15,6 @@ from narformer_pyg.search.predictor_search import PredictorSearcher
 from narformer_pyg.search.searcher import Direction
 from narformer_pyg.search.space import Arch, SearchSpace
 from narformer_pyg.search.surrogate import rank_labels
-
-if TYPE_CHECKING:
-    from narformer_pyg.training import Recipe
 
 
 class ParetoSearch(PredictorSearcher[Arch]):
@@ -46,13 +42,8 @@ class ParetoSearch(PredictorSearcher[Arch]):
         population_size (int, optional): The population of NSGA-II. (default: :obj:`100`)
         generations (int, optional): Its generations in each round. (default: :obj:`15`)
         num_members (int, optional): The number of predictors. (default: :obj:`1`)
-        recipe (Recipe, optional): How each is trained. (default: :func:`search_recipe`)
-        token_encoder (torch.nn.Module, optional): Reads the graphs of the space.
-            (default: :class:`~narformer_pyg.nn.CellTokenEncoder`)
-        model (str, optional): The predictor, see :func:`~narformer_pyg.nn.models.list_models`.
-            (default: :obj:`"narformer_v2"`)
-        device (str, optional): Where predictors are trained. (default: :obj:`"cpu"`)
-        seed (int, optional): Seed of all draws and trainings. (default: :obj:`0`)
+        **kwargs (optional): Recipe, token encoder, model, device and seed, see
+            :class:`~narformer_pyg.search.predictor_search.PredictorSearcher`.
 
     Raises:
         ImportError: If pymoo, of the extra :obj:`search`, or Lightning is missing.
@@ -70,11 +61,7 @@ class ParetoSearch(PredictorSearcher[Arch]):
         population_size: int = 100,
         generations: int = 15,
         num_members: int = 1,
-        recipe: Recipe | None = None,
-        token_encoder: CellTokenEncoder | None = None,
-        model: str = "narformer_v2",
-        device: str = "cpu",
-        seed: int = 0,
+        **kwargs: Any,
     ) -> None:
         check_pymoo()
         if not isinstance(objectives, Mapping) or len(objectives) < 2:
@@ -88,11 +75,7 @@ class ParetoSearch(PredictorSearcher[Arch]):
             initial=initial,
             batch_size=batch_size,
             num_members=num_members,
-            recipe=recipe,
-            token_encoder=token_encoder,
-            model=model,
-            device=device,
-            seed=seed,
+            **kwargs,
         )
         self.population_size = check_integer("population_size", population_size, 2)
         self.generations = check_integer("generations", generations)
@@ -105,15 +88,15 @@ class ParetoSearch(PredictorSearcher[Arch]):
             "generations": self.generations,
         }
 
-    def propose(
-        self, history: Sequence[Evaluation], count: int, rng: np.random.Generator
+    def propose_by_predictor(
+        self,
+        good: Sequence[Evaluation],
+        labels: np.ndarray,
+        seen: set[str],
+        count: int,
+        rng: np.random.Generator,
     ) -> list[Arch]:
         """Trains the predictor, evolves a population on it and returns the most promising."""
-        seen = self.seen(history)
-        good = [item for item in history if item.ok]
-        labels = rank_labels(self.scores(good))
-        if len(history) < self.initial or len(np.unique(labels)) < 2:
-            return self.random_start(seen, count, rng)
         self.fit_predictor(good, labels, rng)
         known = self._start_population(good, labels, rng)
         visited, predictions = evolve(
@@ -130,21 +113,27 @@ class ParetoSearch(PredictorSearcher[Arch]):
         new = [a for a, is_known in zip(visited, evaluated, strict=True) if not is_known]
         batch = [new[i] for i in chosen]
         seen.update(self.space.key(a) for a in batch)
-        return batch + self.random_start(seen, count - len(batch), rng)
+        return batch + self.draw_random(seen, count - len(batch), rng)
 
     def _start_population(
         self, good: Sequence[Evaluation], labels: np.ndarray, rng: np.random.Generator
     ) -> list[Arch]:
         """Returns the evaluated front, then what is behind it, then random architectures."""
-        left = list(range(len(good)))
-        order: list[int] = []
-        while left and len(order) < self.population_size // 2:
-            front = {left[i] for i in non_dominated(labels[left])}
-            order += sorted(front)
-            left = [i for i in left if i not in front]
+        order = best_fronts(labels, self.population_size // 2)
         known = [self.architecture(good[i]) for i in order]
         num_random = max(self.population_size - len(known), self.population_size // 2)
         return known + [self.space.random(rng) for _ in range(num_random)]
+
+
+def best_fronts(points: np.ndarray, count: int) -> list[int]:
+    """Returns the points of whole fronts, the best one first, until there are ``count``."""
+    left = list(range(len(points)))
+    out: list[int] = []
+    while left and len(out) < count:
+        front = {left[i] for i in non_dominated(points[left])}
+        out += sorted(front)
+        left = [i for i in left if i not in front]
+    return out
 
 
 def choose_by_hypervolume(known: np.ndarray, new: np.ndarray, count: int) -> list[int]:
@@ -165,12 +154,7 @@ def choose_by_hypervolume(known: np.ndarray, new: np.ndarray, count: int) -> lis
     points = ranks[len(known) :]
 
     # What is behind so many other points is not worth the computation.
-    left = list(range(len(points)))
-    candidates: list[int] = []
-    while left and len(candidates) < 3 * count:
-        best = {left[i] for i in non_dominated(points[left])}
-        candidates += sorted(best)
-        left = [i for i in left if i not in best]
+    candidates = best_fronts(points, 3 * count)
 
     chosen: list[int] = []
     while candidates and len(chosen) < count:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,25 @@ if TYPE_CHECKING:
 class PredictorSearcher(Searcher[Arch]):
     r"""What searches with a predictor share: a random start, then batches of proposals.
 
-    See :class:`PredictorSearch` for the arguments.
+    Args:
+        space (SearchSpace): Where to search.
+        objectives (dict): :obj:`"max"` or :obj:`"min"` for each value to optimise.
+        initial (int): The number of random architectures at the start, at least 2.
+        batch_size (int): Evaluations between two trainings.
+        num_members (int): The number of predictors.
+        recipe (Recipe, optional): How each is trained. (default: :func:`search_recipe`)
+        token_encoder (torch.nn.Module, optional): Reads the graphs of the space.
+            (default: :class:`~narformer_pyg.nn.CellTokenEncoder`)
+        model (str, optional): The predictor, see :func:`~narformer_pyg.nn.models.list_models`.
+            (default: :obj:`"narformer_v2"`)
+        device (str, optional): Where predictors are trained. (default: :obj:`"cpu"`, which is
+            the fastest for their small batches)
+        seed (int, optional): Seed of all draws and trainings. (default: :obj:`0`)
+
+    Raises:
+        ImportError: If Lightning, of the extra :obj:`train`, is missing.
+        TypeError: If :obj:`space` is not a search space.
+        ValueError: If another argument is wrong.
     """
 
     def __init__(
@@ -33,11 +52,11 @@ class PredictorSearcher(Searcher[Arch]):
         initial: int,
         batch_size: int,
         num_members: int,
-        recipe: Recipe | None,
-        token_encoder: CellTokenEncoder | None,
-        model: str,
-        device: str,
-        seed: int,
+        recipe: Recipe | None = None,
+        token_encoder: CellTokenEncoder | None = None,
+        model: str = "narformer_v2",
+        device: str = "cpu",
+        seed: int = 0,
     ) -> None:
         super().__init__(space, objectives, seed)
         self.initial = check_integer("initial", initial, 2)
@@ -97,10 +116,36 @@ class PredictorSearcher(Searcher[Arch]):
             self._graphs[text] = self.space.to_data(architecture)
         return self._graphs[text]
 
-    def random_start(self, seen: set[str], count: int, rng: np.random.Generator) -> list[Arch]:
-        """Draws random architectures that are not evaluated yet."""
-        drawn = (self.draw_new(lambda: self.space.random(rng), seen) for _ in range(count))
-        return [architecture for architecture in drawn if architecture is not None]
+    def propose(
+        self, history: Sequence[Evaluation], count: int, rng: np.random.Generator
+    ) -> list[Arch]:
+        """Draws the random start; afterwards asks :meth:`propose_by_predictor`."""
+        seen = self.seen(history)
+        good = [item for item in history if item.ok]
+        labels = rank_labels(self.scores(good))
+        # Without two different values there is nothing to be learnt.
+        if len(history) < self.initial or len(np.unique(labels)) < 2:
+            return self.draw_random(seen, count, rng)
+        return self.propose_by_predictor(good, labels, seen, count, rng)
+
+    @abstractmethod
+    def propose_by_predictor(
+        self,
+        good: Sequence[Evaluation],
+        labels: np.ndarray,
+        seen: set[str],
+        count: int,
+        rng: np.random.Generator,
+    ) -> list[Arch]:
+        r"""Returns what to evaluate next.
+
+        Args:
+            good (sequence of Evaluation): The evaluations that did not fail.
+            labels (numpy.ndarray): Their ranks in each objective, :math:`(n, T)`.
+            seen (set): The keys of all evaluated architectures.
+            count (int): How many to return; fewer end the search.
+            rng (numpy.random.Generator): The source of randomness.
+        """
 
 
 class PredictorSearch(PredictorSearcher[Arch]):
@@ -134,14 +179,8 @@ class PredictorSearch(PredictorSearcher[Arch]):
         num_random (int, optional): The number of random candidates of a round. They let the search
             leave a region where it is stuck. (default: :obj:`1500`)
         num_members (int, optional): The number of predictors. (default: :obj:`2`)
-        recipe (Recipe, optional): How each is trained. (default: :func:`search_recipe`)
-        token_encoder (torch.nn.Module, optional): Reads the graphs of the space.
-            (default: :class:`~narformer_pyg.nn.CellTokenEncoder`)
-        model (str, optional): The predictor, see :func:`~narformer_pyg.nn.models.list_models`.
-            (default: :obj:`"narformer_v2"`)
-        device (str, optional): Where predictors are trained. (default: :obj:`"cpu"`, which is
-            the fastest for their small batches)
-        seed (int, optional): Seed of all draws and trainings. (default: :obj:`0`)
+        **kwargs (optional): Recipe, token encoder, model, device and seed, see
+            :class:`PredictorSearcher`.
 
     Raises:
         ImportError: If Lightning, of the extra :obj:`train`, is missing.
@@ -161,11 +200,7 @@ class PredictorSearch(PredictorSearcher[Arch]):
         num_mutations: int = 250,
         num_random: int = 1500,
         num_members: int = 2,
-        recipe: Recipe | None = None,
-        token_encoder: CellTokenEncoder | None = None,
-        model: str = "narformer_v2",
-        device: str = "cpu",
-        seed: int = 0,
+        **kwargs: Any,
     ) -> None:
         super().__init__(
             space,
@@ -173,11 +208,7 @@ class PredictorSearch(PredictorSearcher[Arch]):
             initial=initial,
             batch_size=batch_size,
             num_members=num_members,
-            recipe=recipe,
-            token_encoder=token_encoder,
-            model=model,
-            device=device,
-            seed=seed,
+            **kwargs,
         )
         self.num_parents = check_integer("num_parents", num_parents)
         self.num_mutations = check_integer("num_mutations", num_mutations)
@@ -192,16 +223,15 @@ class PredictorSearch(PredictorSearcher[Arch]):
             "num_random": self.num_random,
         }
 
-    def propose(
-        self, history: Sequence[Evaluation], count: int, rng: np.random.Generator
+    def propose_by_predictor(
+        self,
+        good: Sequence[Evaluation],
+        labels: np.ndarray,
+        seen: set[str],
+        count: int,
+        rng: np.random.Generator,
     ) -> list[Arch]:
         """Trains the predictors and returns the favourites of the ensemble and its members."""
-        seen = self.seen(history)
-        good = [item for item in history if item.ok]
-        labels = rank_labels(self.scores(good))
-        # Without two different values there is nothing to be learnt.
-        if len(history) < self.initial or len(np.unique(labels)) < 2:
-            return self.random_start(seen, count, rng)
         candidates = self._candidates(good, labels[:, 0], seen, rng)
         if len(candidates) <= count:
             return candidates

@@ -49,6 +49,4 @@ class RandomSearch(Searcher[Arch]):
         self, history: Sequence[Evaluation], count: int, rng: np.random.Generator
     ) -> list[Arch]:
         """Draws architectures that are not evaluated yet."""
-        seen = self.seen(history)
-        drawn = (self.draw_new(lambda: self.space.random(rng), seen) for _ in range(count))
-        return [architecture for architecture in drawn if architecture is not None]
+        return self.draw_random(self.seen(history), count, rng)

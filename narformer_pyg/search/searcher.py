@@ -200,6 +200,11 @@ class Searcher(ABC, Generic[Arch]):
                 return architecture
         return None
 
+    def draw_random(self, seen: set[str], count: int, rng: np.random.Generator) -> list[Arch]:
+        """Draws random architectures that are not in :obj:`seen`, and adds them."""
+        drawn = (self.draw_new(lambda: self.space.random(rng), seen) for _ in range(count))
+        return [architecture for architecture in drawn if architecture is not None]
+
     def _remaining(self, batch: list[Arch], done: Sequence[Evaluation]) -> list[Arch]:
         """Returns what of a batch is not evaluated yet, when a search is resumed within it."""
         texts = [self.space.format(architecture) for architecture in batch]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from narformer_pyg._checks import check_integer
+from narformer_pyg.spaces._images import check_images
 from narformer_pyg.spaces.nasbench101 import NASBench101Cell
 from narformer_pyg.spaces.nasbench101_codes import unpack_codes, vertex_channels
 
@@ -79,11 +80,7 @@ class NASBench101Network(nn.Module):
         Raises:
             ValueError: If the images have another shape.
         """
-        if x.dim() != 4 or x.size(1) != 3 or x.size(2) % 4 or x.size(3) % 4:
-            raise ValueError(
-                "Expected 'x' to have the shape [B, 3, H, W] with H and W divisible by 4 "
-                f"(got {list(x.shape)})"
-            )
+        check_images(x)
         x = self.stacks(self.stem(x))  # [B, 4 * C, H / 4, W / 4]
         return self.classifier(x.mean(dim=(2, 3)))  # [B, num_classes]
 

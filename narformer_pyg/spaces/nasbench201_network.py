@@ -7,6 +7,7 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
+from narformer_pyg.spaces._images import check_images
 from narformer_pyg.spaces.nasbench201 import CELL_EDGES, NASBench201Cell
 
 
@@ -66,11 +67,7 @@ class NASBench201Network(nn.Module):
         Raises:
             ValueError: If the images have another shape.
         """
-        if x.dim() != 4 or x.size(1) != 3 or x.size(2) % 4 or x.size(3) % 4:
-            raise ValueError(
-                "Expected 'x' to have the shape [B, 3, H, W] with H and W divisible by 4 "
-                f"(got {list(x.shape)})"
-            )
+        check_images(x)
         x = self.stages(self.stem(x))  # [B, 4 * C, H / 4, W / 4]
         x = self.norm(x).relu().mean(dim=(2, 3))
         return self.classifier(x)  # [B, num_classes]

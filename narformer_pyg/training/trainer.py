@@ -29,6 +29,21 @@ from narformer_pyg.training.module import PredictorModule
 from narformer_pyg.training.recipes import Recipe
 from narformer_pyg.transforms import augment
 
+# Of Lightning's trainer; the others can be passed on.
+_OWN_ARGUMENTS = frozenset(
+    {
+        "accelerator",
+        "check_val_every_n_epoch",
+        "enable_checkpointing",
+        "enable_model_summary",
+        "enable_progress_bar",
+        "gradient_clip_val",
+        "max_epochs",
+        "num_sanity_val_steps",
+        "strategy",
+    }
+)
+
 Graphs: TypeAlias = InMemoryDataset | Sequence[Data]
 
 
@@ -149,6 +164,12 @@ def fit(
                 "Expected 'val_set' to have at least two different labels of each target, since "
                 f"their order is what is validated (got {len(val_labels)} equal ones)"
             )
+    owned = _OWN_ARGUMENTS.intersection(trainer_kwargs)
+    if owned:
+        raise TypeError(
+            f"Expected no arguments of Lightning's trainer that 'fit' sets itself (got "
+            f"{', '.join(sorted(owned))}); the recipe and the arguments of 'fit' say them"
+        )
     target_device = resolve_device(device)
     if target_device.type == "cuda" and devices > torch.cuda.device_count():
         raise ValueError(
@@ -201,6 +222,8 @@ def fit(
             num_sanity_val_steps=0,
             **trainer_kwargs,
         )
+        # A precision such as '64-true' converts the parameters; they come back as they were.
+        dtype, was_training = predictor.scale.dtype, predictor.training
         predictor.train()
         handler = signal.getsignal(signal.SIGINT)
         try:
@@ -211,6 +234,8 @@ def fit(
                 raise
             signal.signal(signal.SIGINT, handler)
             raise KeyboardInterrupt from error
+        finally:
+            predictor.to("cpu", dtype).train(was_training)
     selected = len(module.history) - 1
     if module.best_state is not None:
         predictor.load_state_dict(module.best_state)
@@ -221,7 +246,7 @@ def fit(
             "No epoch could be selected, since the predictions of 'val_set' were all equal in "
             "every one; train longer or use select='last'"
         )
-    predictor.to("cpu").eval()
+    predictor.eval()
     return FitResult(
         module.history, module.seconds, len(module.history), selected, trainer.global_rank
     )

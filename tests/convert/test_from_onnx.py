@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +15,6 @@ from narformer_pyg.convert import convert_onnx, from_onnx, summary_text
 from narformer_pyg.errors import ConversionError
 from narformer_pyg.nn import OperatorTokenEncoder
 
-SHARED = Path(os.environ.get("NARFORMER_SHARED", Path(__file__).parents[2].parent / "shared"))
-RESNET = SHARED / "data" / "onnx" / "resnet18-v1-7-no-weight.onnx"
 LIGHT = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
 
 # The order of the authors' release.
@@ -73,9 +70,9 @@ def test_resnet18_costs() -> None:
     assert report.parameters == resnet.torch_parameters == 11_689_512  # torchvision's number
 
 
-@pytest.mark.skipif(not RESNET.exists(), reason=f"no file {RESNET}: set NARFORMER_SHARED")
-def test_the_data_sets_own_file() -> None:
-    conversion = convert_onnx(RESNET, vocabulary="nnlqp", counting="nnlqp")
+def test_the_data_sets_own_file(real_data: Path) -> None:
+    file = real_data / "onnx" / "resnet18-v1-7-no-weight.onnx"
+    conversion = convert_onnx(file, vocabulary="nnlqp", counting="nnlqp")
     report = conversion.report
     assert (report.num_nodes, report.num_edges) == (70, 77)
     assert f"{report.flops / 1e9:.2f}" == "3.64"
@@ -461,3 +458,129 @@ def test_summary() -> None:
     assert "3.64 G" in text
     assert "elements" in text
     assert "data [1, 3, 224, 224]" in text
+
+
+def conv_model(
+    x: tuple[int | str, ...], weight: tuple[int, ...], **kwargs: object
+) -> onnx.ModelProto:
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["x", "w"], ["y"], **kwargs)],
+        "conv",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, x)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [TensorProto(name="w", data_type=TensorProto.FLOAT, dims=weight)],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+
+
+class TestMalformed:
+    def test_kernel_larger_than_the_input(self) -> None:
+        report = convert_onnx(conv_model((1, 3, 1, 1), (4, 3, 3, 3)), use_runtime=False).report
+        assert report.unknown_shapes == ("y",)
+        assert report.flops == 0  # not the product of two negative sizes
+
+    def test_static_shapes_that_do_not_fit(self) -> None:
+        with pytest.raises(ConversionError, match="cannot convolve"):
+            from_onnx(conv_model((1, 5, 8, 8), (4, 3, 3, 3)))
+
+    @pytest.mark.parametrize("shape", [(3,), ()])
+    def test_ranks_that_do_not_fit(self, shape: tuple[int, ...]) -> None:
+        proto = conv_model((1, 3, 8, 8), (4, 3, 3, 3))
+        proto.graph.input[0].type.tensor_type.ClearField("shape")
+        with pytest.raises(ConversionError, match="cannot apply Conv"):
+            from_onnx(proto, input_shapes={"x": shape}, use_runtime=False)
+
+    def test_attribute_of_another_type(self) -> None:
+        data = from_onnx(conv_model((1, 3, 8, 8), (4, 3, 3, 3), dilations="a"), use_runtime=False)
+        assert data.num_nodes == 2
+
+    def test_a_tensor_from_nowhere(self) -> None:
+        proto = conv_model((1, 3, 8, 8), (4, 3, 3, 3))
+        proto.graph.node[0].input[0] = "nope"
+        with pytest.raises(ConversionError, match="'nope', which Conv"):
+            from_onnx(proto)
+
+    def test_shapes_given_as_something_else(self) -> None:
+        proto = conv_model(("N", 3, 8, 8), (4, 3, 3, 3))
+        expected = from_onnx(proto, input_shapes={"x": (2, 3, 8, 8)})
+        data = from_onnx(proto, input_shapes={"x": np.array([2, 3, 8, 8])})  # type: ignore[dict-item]
+        assert torch.equal(data.attr, expected.attr)
+        for wrong in (5, (True, 3, 8, 8), (2.0, 3, 8, 8)):
+            with pytest.raises(ConversionError, match="whole numbers"):
+                from_onnx(proto, input_shapes={"x": wrong})  # type: ignore[dict-item]
+
+
+def test_values_of_whole_numbers() -> None:
+    graph = helper.make_graph(
+        [helper.make_node("Expand", ["x", "s"], ["y"])],
+        "expand",
+        [
+            helper.make_tensor_value_info("x", TensorProto.FLOAT, [1]),
+            helper.make_tensor_value_info("s", TensorProto.INT64, [1]),
+        ],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    for value in (6, [6], 6.0):
+        conversion = convert_onnx(proto, input_values={"s": value})
+        assert conversion.node_shapes[-1] == (6,)
+    with pytest.raises(ConversionError, match="INT64"):
+        convert_onnx(proto, input_values={"s": 2.5})
+
+
+def test_range_of_a_repeated_input() -> None:
+    graph = helper.make_graph(
+        [
+            helper.make_node("Range", ["zero", "n", "n"], ["r"]),
+            helper.make_node("Add", ["x", "r"], ["y"]),
+        ],
+        "range",
+        [helper.make_tensor_value_info("x", TensorProto.INT64, [4])],
+        [helper.make_tensor_value_info("y", TensorProto.INT64, None)],
+        [
+            helper.make_tensor("zero", TensorProto.INT64, [], [0]),
+            helper.make_tensor("n", TensorProto.INT64, [], [3]),
+        ],
+    )
+    conversion = convert_onnx(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]))
+    assert conversion.report.operators == {"Add": 1}
+
+
+def if_model(num_outputs: int) -> onnx.ModelProto:
+    value = helper.make_tensor_value_info
+    inner = [helper.make_node("Relu", ["r"], ["r1"])]
+    inner += [helper.make_node("Relu", [f"r{i}"], [f"r{i + 1}"]) for i in range(1, 4)]
+    outputs = [value(f"r{4 - i}", TensorProto.FLOAT, None) for i in range(num_outputs)]
+    branch = helper.make_graph(inner, "branch", [], outputs)
+    other = helper.make_graph(
+        [helper.make_node("Sigmoid", ["r"], [f"s{i}"]) for i in range(num_outputs)],
+        "other", [], [value(f"s{i}", TensorProto.FLOAT, None) for i in range(num_outputs)],
+    )  # fmt: skip
+    nodes = [
+        helper.make_node("Relu", ["x"], ["r"]),
+        helper.make_node("Shape", ["r"], ["shape"]),
+        helper.make_node("Gather", ["shape", "zero"], ["first"]),
+        helper.make_node("Equal", ["first", "two"], ["same"]),
+        helper.make_node("If", ["same"], ["z"], then_branch=branch, else_branch=other),
+        helper.make_node("Sigmoid", ["z"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes, "if", [value("x", TensorProto.FLOAT, ["N", 3])],
+        [value("y", TensorProto.FLOAT, None)],
+        [
+            helper.make_tensor("zero", TensorProto.INT64, [], [0]),
+            helper.make_tensor("two", TensorProto.INT64, [], [2]),
+        ],
+    )  # fmt: skip
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+
+
+def test_shapes_inside_of_a_branch_that_replaces_as_many_nodes() -> None:
+    report = convert_onnx(if_model(1), batch_size=2, use_runtime=False).report
+    assert report.unknown_shapes == ()
+    assert report.operators == {"Relu": 5, "Sigmoid": 1}
+
+
+def test_branch_with_too_many_outputs() -> None:
+    with pytest.raises(ConversionError, match="2 outputs of its branch"):
+        convert_onnx(if_model(2), batch_size=2, use_runtime=False)

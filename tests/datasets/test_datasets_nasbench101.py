@@ -159,11 +159,24 @@ class TestOfficialFile:
 
     def test_force_reload(self, tmp_path: Path, cells: list[NASBench101Cell]) -> None:
         file = tmp_path / "elsewhere.tfrecord"
+        write_tfrecord(file, [record(cell, 108, *labels_of(cell, 108, 0)) for cell in cells[:4]])
+        size, first = file.stat().st_size, NASBench101(tmp_path, file=file)
+        write_tfrecord(file, [record(cell, 108, *labels_of(cell, 108, 1)) for cell in cells[:4]])
+        assert file.stat().st_size == size  # so that it passes for the same file
+        assert torch.equal(NASBench101(tmp_path, file=file).y, first.y)
+        assert not torch.equal(NASBench101(tmp_path, file=file, force_reload=True).y, first.y)
+
+    def test_another_file_of_the_same_name(
+        self, tmp_path: Path, cells: list[NASBench101Cell]
+    ) -> None:
+        file = tmp_path / "elsewhere.tfrecord"
         write_tfrecord(file, records(cells[:4], (108,)))
         assert len(NASBench101(tmp_path, file=file)) == 4
         write_tfrecord(file, records(cells[:6], (108,)))
-        assert len(NASBench101(tmp_path, file=file)) == 4
-        assert len(NASBench101(tmp_path, file=file, force_reload=True)) == 6
+        assert len(NASBench101(tmp_path, file=file)) == 6
+        file.write_bytes(b"damaged")
+        with pytest.raises(ValueError, match="elsewhere"):
+            NASBench101(tmp_path, file=file)
 
     def test_missing_measurements(self, tmp_path: Path, cells: list[NASBench101Cell]) -> None:
         first, second = cells[:2]

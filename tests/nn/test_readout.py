@@ -22,6 +22,16 @@ class TestReadouts:
         x = torch.tensor([[1.0], [2.0], [4.0]])
         assert SumReadout()([x], torch.tensor([1, 0, 1]), 2).tolist() == [[2.0], [5.0]]
 
+    # More than the numbers of these types can count in steps of one.
+    @pytest.mark.parametrize(("dtype", "num_nodes"), [(torch.bfloat16, 600), (torch.float16, 4096)])
+    def test_many_nodes_in_half_precision(self, dtype: torch.dtype, num_nodes: int) -> None:
+        states = [torch.ones(num_nodes, 2, dtype=dtype)]
+        batch = torch.zeros(num_nodes, dtype=torch.long)
+        for readout, expected in ((SumReadout(), float(num_nodes)), (MeanReadout(), 1.0)):
+            out = readout(states, batch, 1)
+            assert out.dtype == dtype
+            assert out.tolist() == [[expected, expected]]
+
     def test_fusion(self) -> None:
         readout = FusionReadout(4, num_blocks=3).double()
         randomize(readout)

@@ -87,3 +87,15 @@ def test_no_batch_is_left() -> None:
     sampler = ResumableBatchSampler(10, 4, True, True, seed=0)
     with pytest.raises(ValueError, match="no batch would be left"):
         sampler.shard(0, 4)
+
+
+def test_a_state_of_fewer_processes() -> None:
+    alone = ResumableBatchSampler(16, 4, True, False, seed=0)
+    epoch = iter(alone)
+    for _ in range(3):
+        next(epoch)
+    state = alone.state_dict()
+    other = ResumableBatchSampler(16, 4, True, False, seed=0)
+    other.load_state_dict(state)
+    with pytest.raises(ValueError, match="as many processes"):
+        other.shard(0, 2)

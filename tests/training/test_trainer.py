@@ -599,3 +599,29 @@ def test_resume_with_another_recipe(
         run(train_set, checkpoint=path, checkpoint_every_seconds=0, callbacks=[StopAt(1)])
     with pytest.raises(CheckpointError, match=rf"'resume' to be of the same training .*{expected}"):
         run(train_set, dataclasses.replace(RECIPE, **change), resume=path)
+
+
+@pytest.mark.parametrize("precision", ["64-true", "bf16-true"])
+def test_parameters_keep_their_type(train_set: NASBench201, precision: str) -> None:
+    predictor, result = run(train_set, dataclasses.replace(RECIPE, epochs=1), precision=precision)
+    assert len(result.history) == 1
+    assert {p.dtype for p in predictor.parameters()} == {torch.float32}
+    assert predictor.scale.dtype == torch.float32
+    assert predictor.predict(train_set).isfinite().all()
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_an_exception_leaves_the_mode(train_set: NASBench201, training: bool) -> None:
+    class Stop(Callback):
+        def on_train_batch_end(self, *args: Any) -> None:
+            raise RuntimeError("stop here")
+
+    predictor = make_predictor().train(training)
+    with pytest.raises(RuntimeError, match="stop here"):
+        fit(predictor, train_set, RECIPE, device="cpu", progress=False, callbacks=[Stop()])
+    assert predictor.training is training
+
+
+def test_arguments_of_the_recipe(train_set: NASBench201) -> None:
+    with pytest.raises(TypeError, match=r"'fit' sets itself \(got max_epochs, strategy\)"):
+        run(train_set, max_epochs=1, strategy="ddp")

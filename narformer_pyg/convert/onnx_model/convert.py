@@ -31,7 +31,7 @@ from narformer_pyg.convert.onnx_model.inputs import (
     fix_values,
 )
 from narformer_pyg.convert.onnx_model.load import LoadedModel, load_model
-from narformer_pyg.convert.onnx_model.order import check_nodes, sort_nodes
+from narformer_pyg.convert.onnx_model.order import check_nodes, check_sources, sort_nodes
 from narformer_pyg.convert.onnx_model.report import Conversion, ConversionReport
 from narformer_pyg.convert.onnx_model.runtime import HINT, RuntimeRungError, run_shapes
 from narformer_pyg.convert.onnx_model.tokenise import tokenise
@@ -145,6 +145,7 @@ def convert_onnx(
     full = loaded.graph.copy()
     check_nodes(full.nodes, full.opset)
     full.nodes = sort_nodes(full.nodes)
+    check_sources(full)
     fix_values(loaded, full, input_values or {})
     inputs, changed = concrete_inputs(loaded, input_shapes, batch_size, tuple(input_values or ()))
     notes: list[str] = []
@@ -152,7 +153,7 @@ def convert_onnx(
     graph = _with_shapes(loaded, full, use_runtime, notes)
     if changed:
         notes.append(_verify_change(loaded, full, graph))
-    elif (input_shapes or batch_size) and (problem := misfit(graph)) is not None:
+    elif (problem := misfit(graph)) is not None:
         raise ConversionError(
             f"Expected the input shapes to fit {loaded.name!r} (got "
             f"{_shapes(inputs)}, with which {problem})"
@@ -165,8 +166,8 @@ def convert_onnx(
         )
     if not graph.nodes:
         raise ConversionError(
-            f"Expected {loaded.name!r} to compute something from its inputs (got a graph whose "
-            "outputs are all constant)"
+            f"Expected {loaded.name!r} to compute something from its inputs (got a graph of "
+            "nothing but constants and copies)"
         )
     emitted = graph if simplify else _unfolded(full, graph)
     tokens = tokenise(emitted, table)

@@ -23,6 +23,7 @@ from narformer_pyg.convert.onnx_model.graph import (
     num_elements,
 )
 from narformer_pyg.convert.onnx_model.order import check_nodes, sort_nodes
+from narformer_pyg.errors import ConversionError
 
 log = logging.getLogger(__name__)
 
@@ -54,9 +55,9 @@ def infer_and_fold(graph: Graph, infer: Callable[[Graph], None]) -> None:
     fold(graph)  # Constant nodes before the first inference, which wants initialisers
     for _ in range(MAX_TURNS):
         infer(graph)
-        before = len(graph.nodes)
+        before = [node.outputs for node in graph.nodes]
         fold(graph)
-        if len(graph.nodes) == before or not graph.unknown():
+        if [node.outputs for node in graph.nodes] == before or not graph.unknown():
             break
 
 
@@ -220,7 +221,7 @@ def _evaluate(graph: Graph, node: Node) -> list[np.ndarray] | None:
     if size > MAX_VALUE_ELEMENTS or (size < 0 and node.op_type in _GROWING and _grows(feeds)):
         return None
     if node.op_type == "Range":
-        start, limit, delta = (float(np.asarray(v).ravel()[0]) for v in feeds.values())
+        start, limit, delta = (float(np.asarray(feeds[n]).ravel()[0]) for n in node.inputs)
         if not delta or (limit - start) / delta > MAX_VALUE_ELEMENTS:
             return None
     try:
@@ -269,6 +270,11 @@ def _inline(graph: Graph, node: Node, branch: onnx.GraphProto) -> list[Node]:
     prefix = f"{node.outputs[0]}/"
     inner = {t.name for t in branch.initializer} | {o for n in branch.node for o in n.output if o}
     names = {name: prefix + name for name in inner}
+    if len(branch.output) != len(node.outputs):
+        raise ConversionError(
+            f"Expected {node} to have the {len(branch.output)} outputs of its branch "
+            f"(got {len(node.outputs)})"
+        )
     ends = [(o.name, out) for o, out in zip(branch.output, node.outputs, strict=True) if out]
     names.update({name: out for name, out in ends if name in inner})
     for tensor in branch.initializer:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -92,6 +93,13 @@ def fix_values(model: LoadedModel, graph: Graph, values: Mapping[str, Any]) -> N
                 f"Expected 'input_values[{name!r}]' to be of type "
                 f"{onnx.TensorProto.DataType.Name(dtype)} (got {value!r:.80}: {error})"
             ) from error
+        if array.ndim == 0 and dims is not None and len(dims) == 1:
+            array = array.reshape(1)
+        if array.dtype.kind in "iu" and not np.array_equal(array.ravel(), np.ravel(value)):
+            raise ConversionError(
+                f"Expected 'input_values[{name!r}]' to be of type "
+                f"{onnx.TensorProto.DataType.Name(dtype)} (got {value!r:.80})"
+            )
         fits = dims is None or len(dims) == array.ndim
         if not fits or any(
             type(d) is int and d != s for d, s in zip(dims or (), array.shape, strict=False)
@@ -117,7 +125,10 @@ def _checked_input(
             f"Expected 'input_shapes' to name inputs of the model (got {name!r}); "
             f"it has {', '.join(map(repr, named)) or 'none'}"
         )
-    if isinstance(shape, str) or not all(isinstance(s, int) and s >= 0 for s in shape):
+    is_shape = isinstance(shape, Iterable) and not isinstance(shape, str)
+    if not is_shape or not all(
+        isinstance(s, Integral) and not isinstance(s, bool) and s >= 0 for s in shape
+    ):
         raise ConversionError(
             f"Expected 'input_shapes[{name!r}]' to be whole numbers (got {shape!r})"
         )

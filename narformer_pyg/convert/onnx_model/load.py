@@ -110,7 +110,8 @@ def _check_external_data(proto: ModelProto, folder: Path, name: str) -> None:
         if not path.is_relative_to(root):
             raise ConversionError(
                 f"Expected the weights of {name!r} to lie in its folder (got {info.location!r} for "
-                f"{tensor.name!r}); files elsewhere are not read"
+                f"{tensor.name!r}, which is {path} after links are followed); files elsewhere are "
+                "not read: copy the file itself next to the model"
             )
         if not path.is_file():
             raise ConversionError(

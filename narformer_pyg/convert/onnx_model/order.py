@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import onnx.defs
 
-from narformer_pyg.convert.onnx_model.graph import Node
+from narformer_pyg.convert.onnx_model.graph import Graph, Node
 from narformer_pyg.errors import ConversionError
 
 
@@ -51,6 +51,23 @@ def _schema(op_type: str, opset: int) -> tuple[int, tuple[str, ...]] | None:
         return None  # newer than the installed onnx, or never an operator
     required = tuple(name for name, a in schema.attributes.items() if a.required)
     return schema.min_input, required
+
+
+def check_sources(graph: Graph) -> None:
+    r"""Checks that everything that is read is an input, a constant or the output of an operator.
+
+    Raises:
+        ConversionError: If something comes from nowhere.
+    """
+    known = {*graph.inputs, *graph.constants, ""}
+    known.update(name for node in graph.nodes for name in node.outputs)
+    for node in graph.nodes:
+        for name in node.reads():
+            if name not in known:
+                raise ConversionError(
+                    f"Expected every tensor that is read to be an input, a weight or the output of "
+                    f"an operator (got {name!r}, which {node} reads)"
+                )
 
 
 def sort_nodes(nodes: Sequence[Node]) -> list[Node]:

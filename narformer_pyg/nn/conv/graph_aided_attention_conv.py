@@ -169,7 +169,8 @@ class GraphAidedAttentionConv(MessagePassing):
     def _gate(self, target: Tensor, num_nodes: int, fused: bool, x: Tensor) -> Tensor:
         """Returns a factor for every feature, which depends on the number of incoming edges."""
         lin_d = cast(Linear, self.lin_d)
-        degree = scatter(x.new_ones(target.numel()), target, 0, num_nodes, reduce="sum")
+        ones = x.new_ones(target.numel(), dtype=torch.float)  # a GPU counts to 256 in half
+        degree = scatter(ones, target, 0, num_nodes, reduce="sum").to(x.dtype)
         if fused and x.device.type == "cpu" and num_nodes > 0:
             # Few degrees occur: look their gates up.
             table = torch.arange(int(degree.max()) + 1, dtype=x.dtype)
