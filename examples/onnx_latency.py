@@ -1,8 +1,10 @@
 r"""Predicts the latency of ONNX models from measured ones, next to GCN, GAT and GraphSAGE.
 
+    python examples/onnx_latency.py                             # the networks of the package
+    python examples/onnx_latency.py --split all_families        # families that are new
+
     narformer profile my_networks -o labels.csv                 # measure your models on your device
     python examples/onnx_latency.py --models my_networks --labels labels.csv
-    python examples/onnx_latency.py --models my_networks --labels labels.csv --split all_families
     python examples/onnx_latency.py --models unseen_structure --recipe latency_paper  # NNLQP's data
 
 All predictors have the same token encoder, readout, graph features, head and training; a linear
@@ -27,7 +29,6 @@ import torch
 from scipy.optimize import nnls
 from torch import Tensor
 
-import narformer_pyg.datasets
 from narformer_pyg.datasets import ONNXLatency, Split
 from narformer_pyg.nn import OperatorTokenEncoder
 from narformer_pyg.nn.models import ArchitecturePredictor, create_model, list_models
@@ -48,8 +49,6 @@ from narformer_pyg.training.report import (
     write_predictions,
 )
 
-# The measured set of the package: made by scripts/measure_latency_set.py.
-SHIPPED = Path(narformer_pyg.datasets.__file__).parent / "data" / "onnx_latency"
 LINEAR = "flops + memory"
 
 
@@ -59,7 +58,7 @@ def parse_args() -> argparse.Namespace:
         description="Train predictors of latency on measured ONNX models and compare them."
     )
     parser.add_argument(
-        "--models", type=Path, help="folder of ONNX models (default: those of the package)"
+        "--models", type=Path, help="folder or archive of models (default: those of the package)"
     )
     parser.add_argument(
         "--labels",
@@ -71,7 +70,7 @@ def parse_args() -> argparse.Namespace:
         "--platform", help="platform to predict, where the labels have several (default: the one)"
     )
     parser.add_argument(
-        "--cache", type=Path, help="folder that keeps the converted models (default: none)"
+        "--cache", type=Path, help="folder that keeps the converted models (default: in --out)"
     )
     parser.add_argument(
         "--recipe",
@@ -167,23 +166,11 @@ def override(recipe: Recipe, args: argparse.Namespace) -> Recipe:
 
 def load(args: argparse.Namespace, recipe: Recipe) -> ONNXLatency:
     """Converts the models, with the vocabulary and the counting of the recipe."""
-    models, labels = args.models, args.labels
-    if models is None:
-        models = SHIPPED / "networks"
-        labels = SHIPPED / "labels.csv" if labels is None else labels
-        if not labels.is_file() or not models.is_dir():
-            raise FileNotFoundError(
-                f"Expected '--models' and '--labels' to be given, since the measured set of the "
-                f"package is not there (got no {models} with {SHIPPED / 'labels.csv'}); measure a "
-                "folder of yours with 'narformer profile FOLDER -o labels.csv', or draw and "
-                "measure networks with 'python scripts/measure_latency_set.py --num 1500 --folder "
-                "networks --output labels.csv'"
-            )
     encoder = recipe.token_encoder
     return ONNXLatency(
-        args.cache,
-        models,
-        labels,
+        args.out / "graphs" if args.cache is None else args.cache,
+        args.models,
+        args.labels,
         vocabulary=encoder["vocabulary"],
         counting=encoder["counting"],
         platform=args.platform,

@@ -93,12 +93,16 @@ def read_latency_table(
     return rows
 
 
-def digest(rows: list[LatencyRow], folder: Path) -> str:
-    """Returns a hash of labels and of the sizes of the models, by which a cache knows them."""
-    out = hashlib.sha256()
+def digest(rows: list[LatencyRow], models: Path) -> str:
+    """Returns a hash of labels and models, by which a cache knows them.
+
+    Of models in a folder it takes the sizes, of an archive all that it holds.
+    """
+    out = hashlib.sha256(b"" if models.is_dir() else models.read_bytes())
     for row in rows:
         content = (*row.model, row.latency_ms, row.family, row.platform, row.stage)
-        out.update(f"{content!r}{(folder / row.file).stat().st_size}\n".encode())
+        size = (models / row.file).stat().st_size if models.is_dir() else ""
+        out.update(f"{content!r}{size}\n".encode())
     return out.hexdigest()[:16]
 
 

@@ -21,6 +21,7 @@ from narformer_pyg.datasets._latency_labels import (
     digest,
     read_latency_table,
 )
+from narformer_pyg.datasets._model_folder import open_models
 from narformer_pyg.datasets._onnx_conversion import convert_models
 from narformer_pyg.datasets.split import Split, draw_in_groups
 from narformer_pyg.datasets.target import Target
@@ -28,24 +29,29 @@ from narformer_pyg.vocabulary import COUNTINGS, get_vocabulary
 
 log = logging.getLogger(__name__)
 
+#: The measured set of the package, made by ``scripts/measure_latency_set.py``.
+_MEASURED = Path(__file__).parent / "data" / "onnx_latency"
+
 _LATENCY = Target("latency_ms", "ms", "latency", "one inference, as the table of labels says")
 
 
 class ONNXLatency(InMemoryDataset):
     r"""ONNX models as graphs, with their measured latencies in milliseconds.
 
-    The models and labels are yours, for instance of ``narformer profile FOLDER -o labels.csv``, or
-    a part of the data of NNLQP (Liu et al., ICPP 2022) as it is unpacked, a folder with
-    :obj:`gt.txt` and :obj:`onnx/`.
+    The models and labels are those of the package, 1,500 random networks of eleven families on one
+    core of a server (``narformer_pyg/datasets/data/README.md`` says how they were measured); yours,
+    for instance of ``narformer profile FOLDER -o labels.csv``; or a part of the data of NNLQP
+    (Liu et al., ICPP 2022) as it is unpacked, a folder with :obj:`gt.txt` and :obj:`onnx/`.
 
     .. code-block:: python
 
-        dataset = ONNXLatency("cache", "networks", "labels.csv")
+        dataset = ONNXLatency("cache")
         dataset[0]
         # Data(edge_index=[2, 77], op=[70], ..., static=[1, 4], y=[1, 1])
         split = dataset.in_domain_split(seed=0)
         split = dataset.leave_family_out("vgg")
 
+        dataset = ONNXLatency("cache", "my_networks", "labels.csv")
         dataset = ONNXLatency("cache", "unseen_structure", vocabulary="nnlqp", counting="nnlqp")
 
     Each graph is that of :func:`~narformer_pyg.convert.from_onnx` and :obj:`y` (float32,
@@ -56,13 +62,15 @@ class ONNXLatency(InMemoryDataset):
     Args:
         root (str or os.PathLike, optional): A folder in which the processed graphs are kept, for
             each vocabulary, counting, table of labels and version of this package; :obj:`None`
-            keeps nothing.
-        models (str or os.PathLike): The folder of the models.
+            keeps nothing. (default: :obj:`None`)
+        models (str or os.PathLike, optional): The folder of the models, or a tar archive of one.
+            By default those of the package. (default: :obj:`None`)
         labels (str or os.PathLike, optional): A CSV file with the columns :obj:`file` (relative to
             :obj:`models`) and :obj:`latency_ms`, and optionally :obj:`family`,
             :obj:`input_shapes` (for dynamic dimensions, as :obj:`input:1x3x224x224`),
             :obj:`platform` and :obj:`stage`; or a :obj:`.txt` file of NNLQP. By default the
-            :obj:`gt.txt` in :obj:`models`. (default: :obj:`None`)
+            :obj:`gt.txt` in :obj:`models`, or the labels of the package.
+            (default: :obj:`None`)
         vocabulary (str, optional): The operator vocabulary, :obj:`"onnx"` or :obj:`"nnlqp"`.
             (default: :obj:`"onnx"`)
         counting (str, optional): The convention of the graph features, :obj:`"standard"` or
@@ -93,8 +101,8 @@ class ONNXLatency(InMemoryDataset):
 
     def __init__(
         self,
-        root: str | os.PathLike[str] | None,
-        models: str | os.PathLike[str],
+        root: str | os.PathLike[str] | None = None,
+        models: str | os.PathLike[str] | None = None,
         labels: str | os.PathLike[str] | None = None,
         *,
         vocabulary: str = "onnx",
@@ -115,6 +123,13 @@ class ONNXLatency(InMemoryDataset):
             )
         self.vocabulary = vocabulary
         self.counting = counting
+        if models is None and labels is not None:
+            raise ValueError(
+                f"Expected 'models' to be the folder of the models in 'labels' (got None with "
+                f"{str(labels)!r}); pass both, or neither for those of the package"
+            )
+        if models is None:
+            models, labels = _MEASURED / "networks.tar.xz", _MEASURED / "labels.csv"
         self._models = Path(models)
         self._conversion: dict[str, Any] = {"num_workers": num_workers, "progress": progress}
         table = self._models / NNLQP_FILE if labels is None else Path(labels)
@@ -124,7 +139,14 @@ class ONNXLatency(InMemoryDataset):
                 "exist); 'narformer profile FOLDER -o labels.csv' measures a folder of models"
             )
         self._table = read_latency_table(table, platform)
-        check_files(self._table, self._models, table.name)
+        if not self._models.exists():
+            raise FileNotFoundError(
+                f"Expected 'models' to be a folder or a tar archive of ONNX models (got "
+                f"{str(self._models)!r}, which does not exist)"
+            )
+        if self._models.is_dir():
+            check_files(self._table, self._models, table.name)
+        self._table_name = table.name
         self._digest = digest(self._table, self._models)
         # PyG stores a placeholder text for a root that is not given.
         self._on_disk = root is not None
@@ -278,9 +300,11 @@ class ONNXLatency(InMemoryDataset):
         return {family: torch.tensor(members[family]) for family in sorted(members)}
 
     def _build(self) -> dict[str, Any]:
-        converted, failed = convert_models(
-            self._table, self._models, self.vocabulary, self.counting, **self._conversion
-        )
+        with open_models(self._models) as folder:
+            check_files(self._table, folder, self._table_name)
+            converted, failed = convert_models(
+                self._table, folder, self.vocabulary, self.counting, **self._conversion
+            )
         failures = {self._table[i].file: failed[i] for i in sorted(failed)}
         for file, reason in failures.items():
             log.warning("Left out %s: %s", file, reason)

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import csv
 import logging
 import os
 import shutil
+import tarfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -16,10 +18,12 @@ from torch_geometric.data import Data
 
 from narformer_pyg.convert import from_onnx
 from narformer_pyg.datasets import ONNXLatency, _onnx_conversion, onnx_latency
+from narformer_pyg.datasets._model_folder import open_models
 from narformer_pyg.datasets.split import draw_in_groups
 from narformer_pyg.loader import DeviceLoader
 from narformer_pyg.nn import OperatorTokenEncoder
 from narformer_pyg.nn.models import ArchitecturePredictor, create_model
+from narformer_pyg.profiling.families import FAMILIES as GENERATORS
 
 Lines = list[dict[str, str]]
 
@@ -81,6 +85,58 @@ def test_loader_cuts_the_same_batches(shared: tuple[Path, Lines], labels: Path) 
 def test_processes_convert_as_one_does(shared: tuple[Path, Lines], labels: Path) -> None:
     here, there = load(shared[0], labels), load(shared[0], labels, num_workers=1)
     assert all(same(a, b) for a, b in zip(here, there, strict=True))
+
+
+class TestArchive:
+    def test_holds_what_the_folder_holds(
+        self, shared: tuple[Path, Lines], labels: Path, tmp_path: Path
+    ) -> None:
+        archive = tmp_path / "models.tar.xz"
+        with tarfile.open(archive, "w:xz") as file:
+            file.add(shared[0], ".")
+        expected, dataset = load(shared[0], labels), load(archive, labels, tmp_path / "root")
+        assert all(same(a, b) for a, b in zip(expected, dataset, strict=True))
+        assert dataset.files == expected.files
+        # The cache does not unpack it, another archive has a place of its own.
+        with tarfile.open(archive, "w:xz") as file:
+            file.add(shared[0] / "plain_0.onnx", "plain_0.onnx")
+        with pytest.raises(
+            FileNotFoundError, match=r"without 11 of 12, 'residual_1\.onnx' of line"
+        ):
+            load(archive, labels, tmp_path / "root")
+
+    def test_errors(self, labels: Path, tmp_path: Path) -> None:
+        with pytest.raises(FileNotFoundError, match=r"'models' to be a folder or .*none.tar"):
+            load(tmp_path / "none.tar", labels)
+        with pytest.raises(ValueError, match=r"'models' to be a folder or .*cannot be unpacked"):
+            load(labels, labels)
+        outside = tmp_path / "outside.tar"
+        with tarfile.open(outside, "w") as file:
+            file.add(labels, "../escaped.csv")
+        with pytest.raises(ValueError, match=r"outside.tar.*cannot be unpacked"):
+            load(outside, labels)
+        with pytest.raises(ValueError, match="'models' to be the folder of the models in 'labels'"):
+            ONNXLatency(labels=labels)
+
+
+def test_measured_set_of_the_package() -> None:
+    folder = Path(onnx_latency.__file__).parent / "data" / "onnx_latency"
+    assert sum(file.stat().st_size for file in folder.iterdir()) <= 5_000_000
+    with (folder / "labels.csv").open(encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) >= 1500
+    families = Counter(line["family"] for line in lines)
+    assert set(families) == set(GENERATORS)
+    assert min(families.values()) >= 100
+    for key in ("provider", "threads", "onnxruntime", "processor", "passes", "unit"):
+        assert all(line[key] for line in lines)
+    # One model of each family becomes a graph.
+    with open_models(folder / "networks.tar.xz") as models:
+        assert len(list(models.iterdir())) == len(lines)
+        for line in {line["family"]: line for line in lines}.values():
+            graph = from_onnx(models / line["file"])
+            assert graph.num_nodes > 10
+            assert float(graph.static[0, 1]) > 0  # FLOPs
 
 
 class TestCache:

@@ -148,14 +148,3 @@ def test_errors(
 ) -> None:
     message = run(f"--models={measured[0]}", f"--labels={measured[1]}", *TINY, *args, cwd=tmp_path)
     assert expected in message
-
-
-def test_without_the_measured_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import narformer_pyg.datasets
-
-    # Where the package looks for its own set, there is none.
-    monkeypatch.setattr(narformer_pyg.datasets, "__file__", str(tmp_path / "__init__.py"))
-    message = run(*TINY, cwd=tmp_path)
-    assert message.startswith("FileNotFoundError")
-    assert "narformer profile" in message
-    assert "measure_latency_set.py" in message

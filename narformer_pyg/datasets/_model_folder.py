@@ -1,0 +1,36 @@
+"""Folders of ONNX models, and archives of such folders."""
+
+from __future__ import annotations
+
+import lzma
+import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+
+@contextmanager
+def open_models(path: Path) -> Iterator[Path]:
+    """Yields the folder of the models; an archive is unpacked for as long as the context lasts.
+
+    Args:
+        path (Path): A folder, or a tar archive of what such a folder holds, compressed or not.
+
+    Raises:
+        ValueError: If it is a file but not a whole archive, or one that writes elsewhere.
+    """
+    if path.is_dir():
+        yield path
+        return
+    with TemporaryDirectory() as folder:
+        try:
+            with tarfile.open(path) as archive:
+                # Nothing outside the folder, no links out of it, no devices.
+                archive.extractall(folder, filter="data")
+        except (tarfile.TarError, lzma.LZMAError, EOFError, OSError) as error:
+            raise ValueError(
+                f"Expected 'models' to be a folder or a tar archive of ONNX models (got "
+                f"{str(path)!r}, which cannot be unpacked: {error})"
+            ) from error
+        yield Path(folder)
