@@ -2,6 +2,7 @@
 
 from narformer_pyg.vocabulary.operator_vocabulary import (
     COUNTINGS,
+    NUM_COSTS,
     NUM_OUTPUT_DIMS,
     NUM_SLOTS,
     VOCABULARIES,
@@ -11,6 +12,7 @@ from narformer_pyg.vocabulary.operator_vocabulary import (
 
 __all__ = [
     "COUNTINGS",
+    "NUM_COSTS",
     "NUM_OUTPUT_DIMS",
     "NUM_SLOTS",
     "VOCABULARIES",
