@@ -24,7 +24,7 @@ CELLS: dict[str, tuple[Any, dict[str, int]]] = {
     "nasbench201": (
         NASBench201Cell.from_str(
             "|nor_conv_3x3~0|+|nor_conv_1x1~0|avg_pool_3x3~1|+"
-            "|skip_connect~0|nor_conv_3x3~1|none~2|"
+            "|skip_connect~0|nor_conv_3x3~1|skip_connect~2|"
         ),
         {"C": 4, "N": 1},
     ),
@@ -34,9 +34,8 @@ CELLS: dict[str, tuple[Any, dict[str, int]]] = {
 CONVOLUTIONS = {
     # Stem; then in three stacks two convolutions and three projections of the module's input.
     "nasbench101": 1 + 3 * 5,
-    # Stem; two convolutions in each of three cells, as the third one leads to a 'none' and is
-    # dropped; two blocks of three between the stages.
-    "nasbench201": 1 + 3 * 2 + 2 * 3,
+    # Stem; three convolutions in each of three cells; two blocks of three between the stages.
+    "nasbench201": 1 + 3 * 3 + 2 * 3,
     # Stem; inputs of cells, 2 + 2 + 3, as the last cell follows a reduction; four for a separable
     # convolution, two for a dilated one, in a normal and two reduction cells.
     "darts": 1 + 7 + (4 * 4 + 2 * 2) + 2 * (2 * 4 + 4 * 2),
