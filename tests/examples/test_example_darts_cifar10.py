@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_examples import EXAMPLES, assert_one_paragraph_error, run, run_process
+from test_examples import EXAMPLES, assert_one_paragraph_error, run
 
 from narformer_pyg.spaces import DARTS_GENOTYPES
 
@@ -246,35 +246,37 @@ class TestTraining:
             "history.csv", "results.json", "training.pt",
         ]  # fmt: skip
 
-    def test_resumed_run_ends_with_the_same_numbers(self, tmp_path: Path) -> None:
+    def test_resumed_run_ends_with_the_same_numbers(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         def history(folder: str) -> list[dict[str, float]]:
             content = json.loads((tmp_path / folder / "results.json").read_text("utf-8"))
             return [{k: v for k, v in row.items() if k != "seconds"} for row in content["history"]]
 
-        arguments = [*SMALL, "--epochs=3", "--drop_path=0.5"]
+        def stop(path: Path, history: list[dict[str, float]]) -> None:
+            if len(history) == 3:
+                raise KeyboardInterrupt
+            write_history(path, history)
+
+        arguments = [*SMALL, "--epochs=3", "--max_steps=2", "--drop_path=0.5"]
         assert run(TRAINING, *arguments, cwd=tmp_path).returncode == 0
-        # Interrupted after the second epoch: while the third writes its line of the history.
-        program = (
-            "import sys; sys.argv[0] = sys.argv.pop(1); sys.path.insert(0, sys.argv.pop(1))\n"
-            "import darts_cifar10 as example\n"
-            "write = example.write_history\n"
-            "def stop(path, history):\n"
-            "    if len(history) == 3: raise KeyboardInterrupt\n"
-            "    write(path, history)\n"
-            "example.write_history = stop\n"
-            "example.main()\n"
-        )
-        (tmp_path / "interrupted.py").write_text(program, "utf-8")
-        cut = [TRAINING, str(EXAMPLES), *arguments, "--out=cut"]
-        done = run_process(str(tmp_path / "interrupted.py"), *cut, cwd=tmp_path)
-        assert "KeyboardInterrupt" in done.stderr
+        # Interrupted when the third epoch is trained, but not written yet.
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.syspath_prepend(str(EXAMPLES))
+        example = importlib.import_module(TRAINING.removesuffix(".py"))
+        write_history = example.write_history
+        monkeypatch.setattr(example, "write_history", stop)
+        monkeypatch.setattr("sys.argv", [TRAINING, *arguments, "--out=cut"])
+        with pytest.raises(KeyboardInterrupt):
+            example.main()
         assert not (tmp_path / "cut" / "results.json").exists()
-        assert run(TRAINING, *arguments, "--out=cut", "--resume", cwd=tmp_path).returncode == 0
+        done = run(TRAINING, *arguments, "--out=cut", "--resume", cwd=tmp_path)
+        assert "epochs 3 to 3" in done.stdout
         assert history("cut") == history("run")
 
     def test_learns(self, tmp_path: Path) -> None:
         # 24 random images, without anything that keeps the network from memorising them.
-        plain = ["--cutout=0", "--drop_path=0", "--auxiliary_weight=0", "--epochs=25"]
+        plain = ["--cutout=0", "--drop_path=0", "--auxiliary_weight=0", "--epochs=20"]
         arguments = [*SMALL, *plain, "--C=8", "--learning_rate=0.1", "--genotype=PDARTS"]
         assert run(TRAINING, *arguments, cwd=tmp_path).returncode == 0
         results = json.loads((tmp_path / "run" / "results.json").read_text("utf-8"))
