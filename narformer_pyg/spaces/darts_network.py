@@ -207,7 +207,7 @@ class _AuxiliaryHead(nn.Module):
         norm = nn.Identity() if is_imagenet else nn.BatchNorm2d(768)
         self.features = nn.Sequential(
             nn.ReLU(),
-            nn.AvgPool2d(5, self.stride, count_include_pad=False),
+            nn.AvgPool2d(5, self.stride),
             nn.Conv2d(in_channels, 128, 1, bias=False),
             nn.BatchNorm2d(128),
             nn.ReLU(),

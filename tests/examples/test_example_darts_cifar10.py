@@ -283,6 +283,28 @@ class TestTraining:
         losses = [row["train_loss"] for row in results["history"]]
         assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
 
+    def test_second_classifier_and_clipping(self, tmp_path: Path) -> None:
+        def change(*args: str) -> dict[str, torch.Tensor]:
+            """What one step of plain gradient descent changes."""
+            plain = ["--epochs=1", "--max_steps=1", "--momentum=0", "--weight_decay=0"]
+            out = f"--out={len(list(tmp_path.iterdir()))}"
+            assert run(TRAINING, *SMALL, *plain, *args, out, cwd=tmp_path).returncode == 0
+            state = torch.load(tmp_path / out.removeprefix("--out=") / "training.pt")["network"]
+            torch.manual_seed(0)
+            network = DARTS_GENOTYPES["DARTS_V2"].to_module(C=4, layers=3, auxiliary=True)
+            return {name: state[name] - p.detach() for name, p in network.named_parameters()}
+
+        name = "auxiliary_head.classifier.bias"
+        free = change("--grad_clip=1e9")
+        # The gradient of the second classifier is proportional to the weight of its loss.
+        double = change("--grad_clip=1e9", "--auxiliary_weight=0.8")
+        torch.testing.assert_close(double[name], 2 * free[name])
+        clipped = change("--grad_clip=0.01")
+        norm = torch.cat([value.flatten() for value in clipped.values()]).norm()
+        assert norm.item() == pytest.approx(0.025 * 0.01, rel=1e-3)
+        ratio = norm / torch.cat([value.flatten() for value in free.values()]).norm()
+        torch.testing.assert_close(clipped[name], free[name] * ratio, rtol=1e-3, atol=1e-7)
+
     def test_genotype_as_text_and_mixed_precision(self, tmp_path: Path) -> None:
         genotype = str(DARTS_GENOTYPES["PC_DARTS_cifar"])
         arguments = [*SMALL, "--epochs=1", "--max_steps=1", f"--genotype={genotype}"]
