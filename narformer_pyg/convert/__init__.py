@@ -1,5 +1,6 @@
 """Converters from architectures of other formats to graphs."""
 
+from narformer_pyg.convert.darts import from_darts
 from narformer_pyg.convert.dispatch import to_data
 from narformer_pyg.convert.nasbench101 import from_nasbench101
 from narformer_pyg.convert.nasbench201 import from_nasbench201
@@ -11,13 +12,15 @@ from narformer_pyg.convert.onnx_model import (
     summary_text,
 )
 from narformer_pyg.convert.to_nx import to_networkx
-from narformer_pyg.convert.torch_module import convert_torch, from_torch
+from narformer_pyg.convert.torch_module import convert_torch, export_onnx, from_torch
 
 __all__ = [
     "Conversion",
     "ConversionReport",
     "convert_onnx",
     "convert_torch",
+    "export_onnx",
+    "from_darts",
     "from_nasbench101",
     "from_nasbench201",
     "from_onnx",

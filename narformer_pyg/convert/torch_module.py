@@ -37,6 +37,8 @@ def from_torch(
     .. code-block:: python
 
         data = from_torch(network, torch.randn(1, 3, 32, 32))
+        # The whole network of a cell, of any search space:
+        data = from_torch(cell.to_module(), torch.randn(1, 3, 32, 32))
 
     Args:
         module (torch.nn.Module): The network. Its training mode is left as it was.
@@ -86,6 +88,12 @@ def convert_torch(module: torch.nn.Module, example_inputs: Any, **kwargs: Any) -
 
 def export_onnx(module: torch.nn.Module, example_inputs: Any) -> ModelProto:
     r"""Exports a module to an ONNX model in memory, as it runs in inference.
+
+    .. code-block:: python
+
+        onnx.save(export_onnx(cell.to_module(), torch.randn(1, 3, 32, 32)), "cell.onnx")
+        data = from_onnx("cell.onnx")
+        measure_models(["cell.onnx"]).labels[0].latency_ms  # of narformer_pyg.profiling
 
     Args:
         module (torch.nn.Module): The network.

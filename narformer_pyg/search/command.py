@@ -20,10 +20,12 @@ from narformer_pyg.search.predictor_search import PredictorSearch
 from narformer_pyg.search.random_search import RandomSearch
 from narformer_pyg.search.searcher import Direction, Searcher
 from narformer_pyg.search.space import CellSpace
-from narformer_pyg.spaces import NASBench201Cell
+from narformer_pyg.spaces import DARTSGenotype, NASBench201Cell
 
 #: The spaces that can be named on the command line.
-SPACES: dict[str, type] = {"nasbench201": NASBench201Cell}
+SPACES: dict[str, type] = {"nasbench201": NASBench201Cell, "darts": DARTSGenotype}
+#: Those with a table of labels; the others need a function to evaluate.
+_TABULAR = {"nasbench201"}
 
 _SINGLE = {
     "predictor": PredictorSearch,
@@ -36,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of ``narformer search`` to a parser."""
     parser.add_argument(
         "--space", choices=tuple(SPACES), default="nasbench201",
-        help="where to search (default: %(default)s)",
+        help="where to search; darts has no table and needs --evaluate (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
         "--budget", type=int, default=100, help="evaluations (default: %(default)s)"
@@ -74,6 +76,11 @@ def run(args: argparse.Namespace) -> SearchResult:
     Raises:
         ValueError: If an argument is wrong.
     """
+    if args.space not in _TABULAR and not args.evaluate:
+        raise ValueError(
+            f"Expected '--evaluate' with '--space {args.space}', of which there is no table of "
+            "labels (got none); name a function of yours that trains or measures an architecture"
+        )
     objectives = _objectives(args)
     space: Any = CellSpace(SPACES[args.space])
     evaluate = _evaluate(args, list(objectives))

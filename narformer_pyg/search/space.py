@@ -51,6 +51,17 @@ class CellSpace(Generic[Arch]):
         space = CellSpace(NASBench201Cell)
         cell = space.random(np.random.default_rng(0))
 
+    A space without a table of labels is searched with a function of yours, which trains, measures
+    or counts:
+
+    .. code-block:: python
+
+        def evaluate(genotype):
+            network = genotype.to_module(auxiliary=True)
+            return train(network)  # a number, or a dictionary of numbers
+
+        result = RegularizedEvolution(CellSpace(DARTSGenotype)).run(evaluate, budget=200)
+
     Args:
         cell_class (type): A class with :obj:`random`, :obj:`from_str`, :obj:`mutate`,
             :obj:`neighbors`, :obj:`canonical` and :obj:`to_data`, whose :obj:`str` is what

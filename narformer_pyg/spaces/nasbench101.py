@@ -24,6 +24,7 @@ from narformer_pyg.spaces._nasbench101_graph import (
     topological_order,
     useful_vertices,
 )
+from narformer_pyg.spaces._random import check_rng
 from narformer_pyg.spaces.nasbench101_codes import (
     DIGITS,
     MAX_EDGES,
@@ -167,7 +168,7 @@ class NASBench101Cell:
         Raises:
             TypeError: If :obj:`rng` is something else.
         """
-        _check_rng(rng)
+        check_rng(rng)
         graphs, ends = all_edge_bits()
         while True:
             # Uniform over matrices with operations, of which a cell has as many as forms.
@@ -213,7 +214,7 @@ class NASBench101Cell:
         Raises:
             TypeError: If :obj:`rng` is something else.
         """
-        _check_rng(rng)
+        check_rng(rng)
         neighbors = self.neighbors()
         return neighbors[int(rng.integers(len(neighbors)))]
 
@@ -371,11 +372,3 @@ def _check_operations(operations: Any) -> tuple[str, ...]:
                 f"{', '.join(OPERATIONS)} (got {name!r})"
             )
     return operations
-
-
-def _check_rng(rng: np.random.Generator) -> None:
-    if not isinstance(rng, np.random.Generator):
-        raise TypeError(
-            f"Expected 'rng' to be a numpy.random.Generator, as numpy.random.default_rng(0) "
-            f"returns it (got {type(rng).__name__}: {rng!r})"
-        )

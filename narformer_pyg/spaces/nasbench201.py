@@ -15,6 +15,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from narformer_pyg.errors import ConversionError
+from narformer_pyg.spaces._random import check_rng
 
 if TYPE_CHECKING:
     from narformer_pyg.spaces.nasbench201_network import NASBench201Network
@@ -171,7 +172,7 @@ class NASBench201Cell:
         Raises:
             TypeError: If :obj:`rng` is something else.
         """
-        return cls.from_code(int(_check_rng(rng).integers(NUM_CELLS)))
+        return cls.from_code(int(check_rng(rng).integers(NUM_CELLS)))
 
     @property
     def code(self) -> int:
@@ -199,7 +200,7 @@ class NASBench201Cell:
             TypeError: If :obj:`rng` is something else.
         """
         neighbors = self.neighbors()
-        return neighbors[int(_check_rng(rng).integers(len(neighbors)))]
+        return neighbors[int(check_rng(rng).integers(len(neighbors)))]
 
     def neighbors(self) -> list[NASBench201Cell]:
         """Returns the 24 cells that differ in exactly one operation."""
@@ -341,12 +342,3 @@ def _check_number(name: str, value: int) -> int:
     if not 0 <= value < NUM_CELLS:
         raise ValueError(f"Expected '{name}' to be between 0 and {NUM_CELLS - 1} (got {value})")
     return int(value)
-
-
-def _check_rng(rng: np.random.Generator) -> np.random.Generator:
-    if not isinstance(rng, np.random.Generator):
-        raise TypeError(
-            f"Expected 'rng' to be a numpy.random.Generator, as numpy.random.default_rng(0) "
-            f"returns it (got {type(rng).__name__}: {rng!r})"
-        )
-    return rng

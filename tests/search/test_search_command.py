@@ -15,7 +15,7 @@ from narformer_pyg.search import (
     SearchSpace,
 )
 from narformer_pyg.search.command import add_arguments, run
-from narformer_pyg.spaces import NASBench201Cell
+from narformer_pyg.spaces import DARTSGenotype, NASBench201Cell
 
 
 def parse(*args: str) -> argparse.Namespace:
@@ -80,6 +80,26 @@ def test_own_function(
             run(parse(f"--evaluate={wrong}"))
     with pytest.raises(ValueError, match=r"Expected '--evaluate' to name a function \(got 3\)"):
         run(parse("--evaluate=my_evaluation:number"))
+
+
+def test_a_space_without_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ValueError, match=r"'--evaluate' with '--space darts'.*\(got none\)"):
+        run(parse("--space=darts", "--objective=cifar10_test_acc"))
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "darts_evaluation.py").write_text(
+        "def skips(genotype):\n"
+        "    return sum(name == 'skip_connect' for name, _ in genotype.normal)\n",
+        "utf-8",
+    )
+    args = ("--space=darts", "--method=evolution", "--budget=150")
+    result = run(parse(*args, "--evaluate=darts_evaluation:skips"))
+    assert result.best is not None
+    found = DARTSGenotype.from_str(result.best.architecture)
+    assert sum(name == "skip_connect" for name, _ in found.normal) == result.best.values["value"]
+    assert result.best.values["value"] >= 5  # a random genotype has 1.1
+    assert f"evaluations: {found}" in capsys.readouterr().out
 
 
 def test_wrong_objectives() -> None:

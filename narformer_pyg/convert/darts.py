@@ -1,0 +1,43 @@
+"""DARTS genotypes as graphs."""
+
+from __future__ import annotations
+
+from torch_geometric.data import Data
+
+from narformer_pyg.spaces.darts import DARTSGenotype
+
+
+def from_darts(genotype: str | DARTSGenotype) -> Data:
+    r"""Converts a genotype of `DARTS <https://arxiv.org/abs/1806.09055>`_ to a graph.
+
+    .. code-block:: python
+
+        data = from_darts(
+            "Genotype(normal=[('sep_conv_3x3', 1), ('sep_conv_3x3', 0), ('skip_connect', 0), "
+            "('sep_conv_3x3', 1), ('skip_connect', 0), ('sep_conv_3x3', 1), ('sep_conv_3x3', 0), "
+            "('skip_connect', 2)], normal_concat=[2, 3, 4, 5], reduce=[('max_pool_3x3', 0), "
+            "('max_pool_3x3', 1), ('skip_connect', 2), ('max_pool_3x3', 0), ('max_pool_3x3', 0), "
+            "('skip_connect', 2), ('skip_connect', 2), ('avg_pool_3x3', 0)], "
+            "reduce_concat=[2, 3, 4, 5])"
+        )
+        # Data(edge_index=[2, 42], op=[29], position=[29], num_nodes=29)
+
+    Args:
+        genotype (str or DARTSGenotype): The genotype, in DARTS' notation or parsed.
+
+    Returns:
+        Data: Both cells as one graph with their operations on the nodes, see
+        :meth:`DARTSGenotype.to_data`.
+
+    Raises:
+        ConversionError: If the text is not a genotype of this space.
+        TypeError: If :obj:`genotype` is neither a string nor a genotype.
+    """
+    if isinstance(genotype, DARTSGenotype):
+        return genotype.to_data()
+    if not isinstance(genotype, str):
+        raise TypeError(
+            "Expected 'genotype' to be a text in DARTS' notation or a DARTSGenotype "
+            f"(got {type(genotype).__name__}: {genotype!r})"
+        )
+    return DARTSGenotype.from_str(genotype).to_data()
