@@ -109,3 +109,15 @@ def test_the_file_computes_what_the_module_does(space: str, model: Path) -> None
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     (out,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
     torch.testing.assert_close(torch.from_numpy(out), module(x), rtol=1e-4, atol=1e-5)
+
+
+def test_none_has_no_parameters() -> None:
+    cell = NASBench201Cell.from_str(
+        "|nor_conv_3x3~0|+|none~0|avg_pool_3x3~1|+|skip_connect~0|nor_conv_3x3~1|none~2|"
+    )
+    module = cell.to_module(C=4, N=1).eval()
+    data = from_torch(module, torch.zeros(IMAGES))
+    convolutions = [m for m in module.modules() if isinstance(m, torch.nn.Conv2d | torch.nn.Linear)]
+    weights = sum(m.weight.numel() for m in convolutions)
+    # Biases and folded normalisations come on top; a map of zeros would be 4,096 numbers more.
+    assert weights < float(data.static[0, 2]) <= sum(p.numel() for p in module.parameters())
