@@ -105,7 +105,7 @@ def test_data_contract() -> None:
     assert data.edge_index.t().tolist() == sorted(
         data.edge_index.t().tolist(), key=lambda e: e[::-1]
     )
-    expected = {"op", "position", "attr", "cost", "edge_index", "static", "num_nodes"}
+    expected = {"op", "position", "attr", "edge_index", "static", "num_nodes"}
     assert set(data.keys()) == expected | {"vocabulary", "counting"}
     assert (data.vocabulary, data.counting) == ("onnx", "standard")
     batch = Batch.from_data_list([data, data])

@@ -98,7 +98,7 @@ class TestOperatorTokenEncoder:
         encoder = OperatorTokenEncoder("nnlqp", 3, static_scale="log")
         assert repr(encoder) == (
             "OperatorTokenEncoder(vocabulary='nnlqp', num_frequencies=3, counting='standard', "
-            "static_scale='log', costs=False)"
+            "static_scale='log')"
         )
 
     def test_log_scale(self) -> None:
