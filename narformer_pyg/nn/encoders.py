@@ -10,13 +10,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from narformer_pyg._checks import check_integer
-from narformer_pyg.vocabulary import (
-    COUNTINGS,
-    NUM_COSTS,
-    NUM_OUTPUT_DIMS,
-    NUM_SLOTS,
-    get_vocabulary,
-)
+from narformer_pyg.vocabulary import COUNTINGS, NUM_OUTPUT_DIMS, NUM_SLOTS, get_vocabulary
 
 #: FLOPs, parameters and memory access are coded in billions.
 _GIGA = 1e9
@@ -157,19 +151,16 @@ class OperatorTokenEncoder(torch.nn.Module):
         static_scale (str, optional): What graph features are coded as: :obj:`"billions"`, as in the
             paper, or :obj:`"log"`, the logarithm of one plus the number, which tells networks of
             a million FLOPs apart as well as those of a billion. (default: :obj:`"billions"`)
-        costs (bool, optional): If set to :obj:`True`, the code of an operator also has the
-            logarithms of one plus its FLOPs, parameters and memory access, each as a tenth and by
-            :func:`trans_code`. They follow from shapes of inputs and weights, of which the paper's
-            code has those of the output only. (default: :obj:`False`)
 
     Shapes:
         - **input:** a graph or batch with :obj:`op`, long :math:`(|\mathcal{V}|)`, :obj:`attr`,
-          float :math:`(|\mathcal{V}|, 12)`, :obj:`static`, float :math:`(|\mathcal{G}|, 4)`, and
-          for :obj:`costs=True` also :obj:`cost`, float :math:`(|\mathcal{V}|, 3)`
+          float :math:`(|\mathcal{V}|, 12)`, and :obj:`static`, float :math:`(|\mathcal{G}|, 4)`
         - **output:** node codes :math:`(|\mathcal{V}|, W + 24L)` with the width :math:`W` of the
-          vocabulary's one-hot code, and :math:`3 + 6L` numbers more with :obj:`costs=True`; graph
-          features :math:`(|\mathcal{G}|, 8L)`
+          vocabulary's one-hot code; graph features :math:`(|\mathcal{G}|, 8L)`
     """
+
+    #: The attributes of a graph that are read.
+    tokens = ("op", "attr", "static")
 
     operators: Tensor
     slots: Tensor
@@ -180,7 +171,6 @@ class OperatorTokenEncoder(torch.nn.Module):
         num_frequencies: int = 5,
         counting: str = "standard",
         static_scale: str = "billions",
-        costs: bool = False,
     ) -> None:
         super().__init__()
         self.config: dict[str, Any] = {
@@ -188,10 +178,7 @@ class OperatorTokenEncoder(torch.nn.Module):
             "num_frequencies": num_frequencies,
             "counting": counting,
             "static_scale": static_scale,
-            "costs": bool(costs),
         }
-        #: The attributes of a graph that are read.
-        self.tokens = ("op", "attr", "static", "cost") if costs else ("op", "attr", "static")
         for name, value, known in (
             ("counting", counting, COUNTINGS),
             ("static_scale", static_scale, _STATIC_SCALES),
@@ -216,8 +203,7 @@ class OperatorTokenEncoder(torch.nn.Module):
     @property
     def out_channels(self) -> int:
         """Size of each node code."""
-        num_costs = NUM_COSTS * (1 + 2 * self._num_frequencies) if self.config["costs"] else 0
-        return self.operators.size(1) + self.slots.size(1) * 2 * self._num_frequencies + num_costs
+        return self.operators.size(1) + self.slots.size(1) * 2 * self._num_frequencies
 
     @property
     def static_channels(self) -> int:
@@ -240,13 +226,7 @@ class OperatorTokenEncoder(torch.nn.Module):
             )
         mask = self.slots.index_select(0, data.op)  # [num_nodes, 12]
         code = trans_code(attr, self._num_frequencies).to(op.dtype) * mask.unsqueeze(-1)
-        if not self.config["costs"]:
-            return torch.cat([op, code.flatten(1)], dim=-1)
-        cost = _numbers(data, "cost", NUM_COSTS).double()
-        log_cost = torch.where(cost < 0, cost, cost.clamp(min=0).log1p())  # -1 is unknown
-        cost_code = trans_code(log_cost, self._num_frequencies).flatten(1)
-        numbers = torch.cat([log_cost / 10.0, cost_code], dim=-1).to(op.dtype)
-        return torch.cat([op, code.flatten(1), numbers], dim=-1)
+        return torch.cat([op, code.flatten(1)], dim=-1)
 
     def encode_static(self, data: Data) -> Tensor:
         r"""Computes the code of the graph features.

@@ -2,7 +2,6 @@
 
 from narformer_pyg.vocabulary.operator_vocabulary import (
     COUNTINGS,
-    NUM_COSTS,
     NUM_OUTPUT_DIMS,
     NUM_SLOTS,
     VOCABULARIES,
@@ -12,7 +11,6 @@ from narformer_pyg.vocabulary.operator_vocabulary import (
 
 __all__ = [
     "COUNTINGS",
-    "NUM_COSTS",
     "NUM_OUTPUT_DIMS",
     "NUM_SLOTS",
     "VOCABULARIES",

@@ -12,8 +12,6 @@ from typing import Any
 NUM_SLOTS = 8
 #: Output dimensions of a node: the last columns of :obj:`data.attr`.
 NUM_OUTPUT_DIMS = 4
-#: FLOPs, parameters and memory access of an operator.
-NUM_COSTS = 3
 #: The names that :func:`get_vocabulary` knows.
 VOCABULARIES = ("onnx", "nnlqp")
 #: The conventions by which FLOPs, parameters and memory access are counted.

@@ -236,32 +236,3 @@ def test_unknown_shapes_are_not_counted_as_zero() -> None:
         report = convert_onnx(proto, counting=counting).report
         assert "MatMul 'y'" in report.uncounted
         assert not report.is_complete
-
-
-@pytest.mark.parametrize("counting", ["standard", "nnlqp"])
-def test_costs_of_nodes_add_up(counting: str) -> None:
-    torch.manual_seed(0)
-    conversion = convert_torch(SmallCNN(), torch.randn(2, 3, 32, 32), counting=counting)
-    cost, static = conversion.data.cost, conversion.data.static[0, 1:]
-    assert cost.shape == (conversion.data.num_nodes, 3)
-    assert not cost[0].any()  # the input
-    torch.testing.assert_close(cost.double().sum(dim=0).float(), static)
-    convolutions = conversion.data.attr[:, 0].nonzero().flatten()
-    assert (cost[convolutions, 0] > 0).all()
-
-
-def test_costs_of_nodes_that_are_shared_folded_or_unknown() -> None:
-    proto = model(
-        [node("MatMul", "x w", "a"), node("MatMul", "a w", "b"), node("Identity", "b", "c"),
-         node("Unheard", "c", "d", domain="of.ours")],
-        {"x": [4, 8]},
-        ["d"],
-        {"w": np.zeros((8, 8), np.float32)},
-    )  # fmt: skip
-    proto.opset_import.add(domain="of.ours", version=1)
-    conversion = convert_onnx(proto, use_runtime=False)
-    product = [2 * 4 * 8 * 8, 64, 4 * (32 + 64 + 32)]
-    assert conversion.data.cost.tolist() == [[0] * 3, product, product, [-1] * 3]
-    assert conversion.report.parameters == 64
-    unfolded = convert_onnx(proto, use_runtime=False, simplify=False).data
-    assert unfolded.cost.tolist() == [[0] * 3, product, product, [0] * 3, [-1] * 3]

@@ -41,23 +41,6 @@ def test_trans_code() -> None:
 
 
 class TestOperatorTokenEncoder:
-    def test_costs(self) -> None:
-        encoder, plain = OperatorTokenEncoder(costs=True), OperatorTokenEncoder()
-        data = network()
-        data.cost = torch.tensor([[0.0, 0.0, 0.0], [2e9, 40.0, 1e6], [-1.0, -1.0, -1.0]])
-        code = encoder(data)
-        assert code.shape == (3, encoder.out_channels)
-        assert encoder.out_channels == plain.out_channels + 3 + 3 * 10
-        assert torch.equal(code[:, :-33], plain(data))
-        logarithms = torch.tensor([[0, 0, 0], np.log([2e9 + 1, 41, 1e6 + 1]).tolist(), [-1] * 3])
-        torch.testing.assert_close(code[:, -33:-30], logarithms / 10)
-        expected = trans_code(logarithms.double()).flatten(1).float()
-        torch.testing.assert_close(code[:, -30:], expected, rtol=1e-5, atol=1e-5)
-        assert "cost" in encoder.tokens
-        assert "cost" not in plain.tokens
-        with pytest.raises(ValueError, match=r"'data.cost' to be a tensor of floats"):
-            encoder(network())
-
     def test_paper(self) -> None:
         encoder = OperatorTokenEncoder("nnlqp")
         assert (encoder.out_channels, encoder.static_channels) == (152, 40)

@@ -91,12 +91,11 @@ def from_onnx(
         Data: :obj:`op` (long, :obj:`[N]`, an id of the vocabulary), :obj:`position` (long,
         :obj:`[N]`, topological index), :obj:`attr` (float, :obj:`[N, 12]`: 8 definition slots, see
         :mod:`narformer_pyg.convert.onnx_model.slots`, and 4 output dimensions, 0 where there is
-        none), :obj:`cost` (float, :obj:`[N, 3]`: FLOPs, parameters and memory access of each
-        operator), :obj:`edge_index` (long, :obj:`[2, E]`, in the direction of the data flow,
-        sorted by target, then by source), :obj:`static` (float, :obj:`[1, 4]`: batch size, FLOPs,
-        parameters, memory access in bytes, or elements for :obj:`"nnlqp"`), :obj:`num_nodes`, and
-        :obj:`vocabulary` and :obj:`counting` as given, so that no predictor of others misreads the
-        graph. What is unknown of a node is -1.
+        none; -1 is unknown), :obj:`edge_index` (long, :obj:`[2, E]`, in the direction of the data
+        flow, sorted by target, then by source), :obj:`static` (float, :obj:`[1, 4]`: batch size,
+        FLOPs, parameters, memory access in bytes, or elements for :obj:`"nnlqp"`),
+        :obj:`num_nodes`, and :obj:`vocabulary` and :obj:`counting` as given, so that no predictor
+        of others misreads the graph.
 
     Raises:
         ConversionError: If it is no ONNX model, truncated, cyclic or empty; if its weights are
@@ -171,8 +170,8 @@ def convert_onnx(
             "nothing but constants and copies)"
         )
     emitted = graph if simplify else _unfolded(full, graph)
+    tokens = tokenise(emitted, table)
     totals = count(graph, counting)
-    tokens = tokenise(emitted, table, totals.of_node)
     batch = batch_size or batch_of(inputs)
     static = [batch, totals.flops, totals.parameters, totals.memory_access]
     num_nodes = tokens.op.numel()
@@ -180,7 +179,6 @@ def convert_onnx(
         op=tokens.op,
         position=torch.arange(num_nodes),
         attr=tokens.attr,
-        cost=tokens.cost,
         edge_index=tokens.edge_index,
         static=torch.tensor([static], dtype=torch.double).float(),
         num_nodes=num_nodes,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from narformer_pyg.convert.onnx_model.counting_nnlqp import count_nnlqp_node
@@ -11,7 +10,7 @@ from narformer_pyg.convert.onnx_model.counting_standard import (
     multiply_accumulates,
     parameter_names,
 )
-from narformer_pyg.convert.onnx_model.graph import Graph, Node, num_elements
+from narformer_pyg.convert.onnx_model.graph import Graph, num_elements
 from narformer_pyg.vocabulary import COUNTINGS
 
 # What a formula raises where a shape is unknown, or not of the rank that it needs.
@@ -27,21 +26,6 @@ class Totals:
     memory_access: int = 0
     #: The operators that could not be counted: a shape is unknown, or they run graphs of their own.
     uncounted: list[str] = field(default_factory=list)
-    #: FLOPs, parameters and memory access of every operator by the names of its outputs, -1 where
-    #: uncounted. Weights that several operators share are those of each of them.
-    of_node: dict[tuple[str, ...], tuple[int, int, int]] = field(default_factory=dict)
-
-    def add(self, node: Node, flops: int, parameters: int, memory_access: int) -> None:
-        """Adds what an operator costs."""
-        self.flops += flops
-        self.parameters += parameters
-        self.memory_access += memory_access
-        self.of_node[tuple(node.outputs)] = flops, parameters, memory_access
-
-    def add_uncounted(self, node: Node) -> None:
-        """Adds an operator whose cost is not known."""
-        self.uncounted.append(str(node))
-        self.of_node[tuple(node.outputs)] = -1, -1, -1
 
 
 def count(graph: Graph, counting: str = "standard") -> Totals:
@@ -78,33 +62,31 @@ def _count_standard(graph: Graph) -> Totals:
     parameters: dict[str, None] = {}
     for node in graph.nodes:
         if node.has_body:  # which operators of it run, and how often, is not known
-            totals.add_uncounted(node)
+            totals.uncounted.append(str(node))
             continue
-        names = tuple(parameter_names(graph, node))
-        parameters.update(dict.fromkeys(names))
         try:
-            flops, accessed = 2 * multiply_accumulates(graph, node), bytes_moved(graph, node)
+            macs = multiply_accumulates(graph, node)
+            totals.memory_access += bytes_moved(graph, node)
+            totals.flops += 2 * macs
         except _NO_SHAPE:
-            totals.add_uncounted(node)
-            continue
-        totals.add(node, flops, _num_elements(graph, names), accessed)
-    # Shared weights are there once.
-    totals.parameters = _num_elements(graph, parameters)
+            totals.uncounted.append(str(node))
+        parameters.update(dict.fromkeys(parameter_names(graph, node)))
+    totals.parameters = sum(max(0, num_elements(graph.type_of(name).dims)) for name in parameters)
     return totals
-
-
-def _num_elements(graph: Graph, names: Iterable[str]) -> int:
-    return sum(max(0, num_elements(graph.type_of(name).dims)) for name in names)
 
 
 def _count_nnlqp(graph: Graph) -> Totals:
     totals = Totals()
     for node in graph.nodes:
         if node.has_body:
-            totals.add_uncounted(node)
+            totals.uncounted.append(str(node))
             continue
         try:
-            totals.add(node, *count_nnlqp_node(graph, node))
+            flops, parameters, accessed = count_nnlqp_node(graph, node)
         except _NO_SHAPE:
-            totals.add_uncounted(node)
+            totals.uncounted.append(str(node))
+            continue
+        totals.flops += flops
+        totals.parameters += parameters
+        totals.memory_access += accessed
     return totals

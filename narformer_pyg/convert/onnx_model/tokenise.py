@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -11,9 +10,7 @@ from torch import Tensor
 
 from narformer_pyg.convert.onnx_model.graph import Dims, Graph, Node
 from narformer_pyg.convert.onnx_model.slots import UNKNOWN_NUMBER, read_slots
-from narformer_pyg.vocabulary import NUM_COSTS, NUM_OUTPUT_DIMS, NUM_SLOTS, OperatorVocabulary
-
-_NO_COST = (0.0,) * NUM_COSTS
+from narformer_pyg.vocabulary import NUM_OUTPUT_DIMS, NUM_SLOTS, OperatorVocabulary
 
 
 @dataclass
@@ -23,16 +20,11 @@ class Tokens:
     op: Tensor
     attr: Tensor
     edge_index: Tensor
-    cost: Tensor
     #: The name behind each node: that of its output.
     names: list[str]
 
 
-def tokenise(
-    graph: Graph,
-    vocabulary: OperatorVocabulary,
-    costs: Mapping[tuple[str, ...], tuple[int, int, int]],
-) -> Tokens:
+def tokenise(graph: Graph, vocabulary: OperatorVocabulary) -> Tokens:
     r"""Makes one node of every graph input that is used and of every operator.
 
     In the paper's vocabulary an operator with several outputs has one node for each, as in the
@@ -41,13 +33,10 @@ def tokenise(
     Args:
         graph (Graph): The graph, sorted, with its shapes.
         vocabulary (OperatorVocabulary): The ids and slots of the operators.
-        costs (dict): Outputs of an operator to its FLOPs, parameters and memory access. Others
-            cost nothing; of the several nodes of one operator, the first one costs what it does.
     """
     per_output = vocabulary.name == "nnlqp"
     op: list[int] = []
     attr: list[list[float]] = []
-    cost: list[tuple[float, ...]] = []
     names: list[str] = []
     edges: set[tuple[int, int]] = set()
     node_of: dict[str, int] = {}
@@ -57,27 +46,24 @@ def tokenise(
             node_of[name] = len(op)
             op.append(vocabulary.input_id)
             attr.append([0.0] * NUM_SLOTS + output_dims(type_.dims, per_output))
-            cost.append(_NO_COST)
             names.append(name)
     for node in graph.nodes:
         number = vocabulary.id_of(node.op_type, node.domain)
         slots = read_slots(graph, node, vocabulary.slots[number])
         slots += [0.0] * (NUM_SLOTS - len(slots))
         sources = {node_of[name] for name in node.reads() if name in node_of}
-        for i, group in enumerate(_outputs(node, per_output)):
+        for group in _outputs(node, per_output):
             target = len(op)
             node_of.update(dict.fromkeys(group, target))
             edges.update((source, target) for source in sources)
             op.append(number)
             attr.append(slots + output_dims(graph.type_of(group[0]).dims, per_output))
-            cost.append(costs.get(tuple(node.outputs), _NO_COST) if i == 0 else _NO_COST)
             names.append(group[0])
     ordered = sorted(edges, key=lambda edge: (edge[1], edge[0]))
     return Tokens(
         torch.tensor(op, dtype=torch.long),
         torch.tensor(attr, dtype=torch.float).view(len(op), NUM_SLOTS + NUM_OUTPUT_DIMS),
         torch.tensor(ordered, dtype=torch.long).view(-1, 2).t().contiguous(),
-        torch.tensor(cost, dtype=torch.double).view(len(op), NUM_COSTS).float(),
         names,
     )
 
