@@ -230,6 +230,29 @@ class TestFolding:
         assert conversion.report.operators == {"MatMul": 1}
         assert conversion.report.parameters == 300_000
 
+    def test_long_chain_of_shapes(self) -> None:
+        """Exporters trace padding like this, once a block: a shape is known if the last one is."""
+        length = 40
+        nodes = []
+        for i in range(length):
+            nodes += [
+                node("Shape", f"x{i}", f"shape{i}"),
+                node("Mod", f"shape{i} window", f"rest{i}"),
+                node("Equal", f"rest{i} zero", f"even{i}"),
+                node("Where", f"even{i} shape{i} minus_one", f"new{i}"),
+                node("Reshape", f"x{i} new{i}", f"y{i}"),
+                node("Relu", f"y{i}", f"x{i + 1}"),
+            ]
+        proto = model(
+            nodes,
+            {"x0": [4, 8]},
+            [f"x{length}"],
+            {"window": ints(2), "zero": ints(0), "minus_one": ints(-1)},
+        )
+        report = convert_onnx(proto, use_runtime=False).report
+        assert report.is_complete
+        assert report.operators == {"Reshape": length, "Relu": length}
+
     def test_condition_that_is_known(self) -> None:
         branches = {
             name: helper.make_graph(

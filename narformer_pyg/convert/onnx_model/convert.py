@@ -21,6 +21,7 @@ from narformer_pyg.convert.onnx_model.graph import Graph, TensorType
 from narformer_pyg.convert.onnx_model.infer import (
     RUNGS,
     add_type,
+    infer_node_with_onnx,
     infer_with_onnx,
     use_declared,
 )
@@ -214,10 +215,10 @@ def convert_onnx(
 def _with_shapes(model: LoadedModel, full: Graph, use_runtime: bool, notes: list[str]) -> Graph:
     """Climbs the ladder as far as needed; returns the folded graph."""
     graph = full.copy()
-    infer_and_fold(graph, infer_with_onnx)
+    infer_and_fold(graph, infer_with_onnx, infer_node_with_onnx)
     if graph.unknown() and graph.inputs.items() <= model.graph.inputs.items():
         use_declared(graph)
-        infer_and_fold(graph, infer_with_onnx)
+        infer_and_fold(graph, infer_with_onnx, infer_node_with_onnx)
     unknown = graph.unknown()
     if not unknown:
         return graph
@@ -230,7 +231,7 @@ def _with_shapes(model: LoadedModel, full: Graph, use_runtime: bool, notes: list
             reason = str(error)
         else:
             reason = "ONNX Runtime does not expose them"
-            infer_and_fold(graph, infer_with_onnx)
+            infer_and_fold(graph, infer_with_onnx, infer_node_with_onnx)
     unknown = graph.unknown()
     if unknown:
         hint = "" if HINT in reason else f" ({reason})" if use_runtime else f"; {HINT}"
@@ -256,7 +257,7 @@ def _verify_change(model: LoadedModel, full: Graph, graph: Graph) -> str:
         for name, type_ in graph.inputs.items()
     )
     if problem is None and not unknown and only_batch:
-        infer_and_fold(before, infer_with_onnx)
+        infer_and_fold(before, infer_with_onnx, infer_node_with_onnx)
         problem = misscaled(before, graph, Fraction(new, old))
     if problem is None and unknown:
         problem = f"the shape of {unknown[0]!r} is unknown, so that nothing can be verified"
