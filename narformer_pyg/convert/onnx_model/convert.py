@@ -207,6 +207,7 @@ def convert_onnx(
         unknown_operators=_unknown_operators(emitted, vocabulary),
         uncounted=tuple(totals.uncounted),
         notes=tuple(notes),
+        flops_by_operator=dict(totals.flops_by_operator.most_common()),
     )
     shapes = tuple(emitted.type_of(name).dims for name in tokens.names)
     return Conversion(data, report, tuple(tokens.names), shapes)
