@@ -251,7 +251,7 @@ class TestFolding:
         )
         report = convert_onnx(proto, use_runtime=False).report
         assert report.is_complete
-        assert report.operators == {"Reshape": length, "Relu": length}
+        assert report.operators == {"Relu": length}  # each Reshape turns out to change nothing
 
     def test_condition_that_is_known(self) -> None:
         branches = {
@@ -380,8 +380,8 @@ def test_opsets(opset: int) -> None:
     nodes = [
         node("Conv", "x w", "a", kernel_shape=[3, 3]),
         node("Relu", "a", "b"),
-        node("ReduceMean", "b axes2" if opset >= 18 else "b", "c", keepdims=0,
-             **({} if opset >= 18 else {"axes": [2, 3]})),
+        node("ReduceMean", "b axes3" if opset >= 18 else "b", "c", keepdims=0,
+             **({} if opset >= 18 else {"axes": [3]})),
         node("Shape", "c", "s"),
         node("Squeeze", "one axes0" if opset >= 13 else "one", "first", **axes),
         node("Gather", "s first", "channels"),
@@ -392,13 +392,13 @@ def test_opsets(opset: int) -> None:
     ]  # fmt: skip
     weights = {
         "w": [4, 3, 3, 3], "v": [4, 5], "z": [5], "one": ints(1), "minus_one": ints(-1),
-        "axes0": ints(0), "axes2": ints(2, 3),
+        "axes0": ints(0), "axes3": ints(3),
     }  # fmt: skip
     proto = model(nodes, {"x": [2, 3, 8, 8]}, ["y"], weights, opset)
     report = convert_onnx(proto, use_runtime=False).report
     assert report.operators == {"Conv": 1, "Relu": 1, "ReduceMean": 1, "Reshape": 1, "Gemm": 1}
     assert report.is_complete
-    assert report.flops == 2 * (2 * 4 * 36 * 27 + 2 * 4 * 5)
+    assert report.flops == 2 * (2 * 4 * 36 * 27 + 12 * 4 * 5)
     assert report.parameters == 108 + 25
 
 

@@ -14,6 +14,7 @@ from onnx import ModelProto
 from torch_geometric.data import Data
 
 from narformer_pyg._checks import check_integer
+from narformer_pyg.convert.onnx_model.canonical import canonical
 from narformer_pyg.convert.onnx_model.check import misfit, misscaled
 from narformer_pyg.convert.onnx_model.counting import COUNTINGS, count
 from narformer_pyg.convert.onnx_model.fold import infer_and_fold
@@ -63,7 +64,8 @@ def from_onnx(
     A node is an operator or an input of the model; an edge is a tensor that one passes to another.
     Weights are not nodes, and neither is what no runtime executes: constants, shape arithmetic and
     identities are folded. Of weights only the dimensions are read, so files whose weights were
-    stripped convert as well.
+    stripped convert as well. What exporters write in several ways has one form, see
+    :mod:`narformer_pyg.convert.onnx_model.canonical`.
 
     Args:
         model (str or os.PathLike or ModelProto): The file, or a model in memory, which is not
@@ -82,8 +84,8 @@ def from_onnx(
         counting (str, optional): How FLOPs, parameters and memory access are counted,
             :obj:`"standard"` or :obj:`"nnlqp"`, see
             :func:`~narformer_pyg.convert.onnx_model.counting.count`. (default: :obj:`"standard"`)
-        simplify (bool, optional): If set to :obj:`False`, nothing is folded: the nodes are those
-            of the file. (default: :obj:`True`)
+        simplify (bool, optional): If set to :obj:`False`, nothing is folded or rewritten: the nodes
+            are those of the file. (default: :obj:`True`)
         use_runtime (bool, optional): If set to :obj:`False`, ONNX Runtime is not used, even where
             it is installed. Otherwise it executes the model for shapes that nothing else finds.
             (default: :obj:`True`)
@@ -169,7 +171,10 @@ def convert_onnx(
             f"Expected {loaded.name!r} to compute something from its inputs (got a graph of "
             "nothing but constants and copies)"
         )
-    emitted = graph if simplify else _unfolded(full, graph)
+    if not simplify:
+        emitted = _unfolded(full, graph)
+    else:  # the paper's features are those of the operators in the file
+        emitted = graph if vocabulary == "nnlqp" else canonical(graph)
     tokens = tokenise(emitted, table)
     totals = count(graph, counting)
     batch = batch_size or batch_of(inputs)

@@ -85,7 +85,7 @@ def fold(graph: Graph, infer_node: Callable[[Graph, Node], None] | None = None) 
     captured = {name for node in nodes for name in node.captured}
     for node in nodes:
         if same:
-            node = _renamed(node, same)
+            node = renamed(node, same)
         branch = _taken_branch(graph, node)
         if branch is not None:
             kept += _inline(graph, node, branch)
@@ -100,10 +100,10 @@ def fold(graph: Graph, infer_node: Callable[[Graph, Node], None] | None = None) 
             kept.append(node)
     graph.nodes = sort_nodes(kept) if inlined else kept
     graph.outputs = [same.get(name, name) for name in graph.outputs]
-    _remove_dead(graph)
+    remove_dead(graph)
 
 
-def _remove_dead(graph: Graph) -> None:
+def remove_dead(graph: Graph) -> None:
     """Removes nodes that no output of the graph depends on."""
     needed = set(graph.outputs)
     kept = []
@@ -114,7 +114,7 @@ def _remove_dead(graph: Graph) -> None:
     graph.nodes = kept[::-1]
 
 
-def _renamed(node: Node, same: dict[str, str]) -> Node:
+def renamed(node: Node, same: dict[str, str]) -> Node:
     if not any(name in same for name in node.inputs):
         return node
     renamed = Node(node.proto, node.index)
