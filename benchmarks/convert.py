@@ -142,6 +142,27 @@ def measure(path: Path, known: dict[str, Any], size: int, repeats: int) -> dict[
     return {**result, "compared_shapes": len(real), "wrong_shapes": len(wrong)}
 
 
+def summarise(models: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Sums up what was measured of each model."""
+    converted = [row for row in models.values() if row["converted"]]
+    seconds = [row["seconds"] for row in converted]
+    return {
+        "models": len(models),
+        "converted": len(converted),
+        "complete": sum(row["complete"] for row in converted),
+        "without_a_run": sum(row["complete"] and row["rung"] != "onnxruntime" for row in converted),
+        "median_seconds": statistics.median(seconds) if seconds else None,
+        "max_seconds": max(seconds, default=None),
+        "max_seconds_per_1000_operators": max(
+            (1000 * r["seconds"] / r["operators"] for r in converted if r["operators"] >= 500),
+            default=None,
+        ),
+        "compared_shapes": sum(row["compared_shapes"] for row in converted),
+        "wrong_shapes": sum(row["wrong_shapes"] or 0 for row in converted),
+        "runs_that_failed": sum(row["wrong_shapes"] is None for row in converted),
+    }
+
+
 def main() -> None:
     """Measures, reports and writes the results."""
     args = parse_args()
@@ -160,23 +181,7 @@ def main() -> None:
             log.info("%-58s %9d %6d %8.3f %12s %6s", name[-58:], *values, row["wrong_shapes"])
         else:
             log.info("%-58s %s", name[-58:], row["error"])
-    converted = [row for row in models.values() if row["converted"]]
-    seconds = [row["seconds"] for row in converted]
-    summary = {
-        "models": len(models),
-        "converted": len(converted),
-        "complete": sum(row["complete"] for row in converted),
-        "without_a_run": sum(row["complete"] and row["rung"] != "onnxruntime" for row in converted),
-        "median_seconds": statistics.median(seconds) if seconds else None,
-        "max_seconds": max(seconds, default=None),
-        "max_seconds_per_1000_operators": max(
-            (1000 * r["seconds"] / r["operators"] for r in converted if r["operators"] >= 500),
-            default=None,
-        ),
-        "compared_shapes": sum(row["compared_shapes"] for row in converted),
-        "wrong_shapes": sum(row["wrong_shapes"] or 0 for row in converted),
-        "runs_that_failed": sum(row["wrong_shapes"] is None for row in converted),
-    }
+    summary = summarise(models)
     for key, value in summary.items():
         log.info("%-31s %s", key.replace("_", " "), value)
     versions = {name: metadata.version(name) for name in ("onnx", "onnxruntime")}

@@ -115,6 +115,7 @@ def remove_dead(graph: Graph) -> None:
 
 
 def renamed(node: Node, same: dict[str, str]) -> Node:
+    """Returns a node that reads other tensors in the place of some."""
     if not any(name in same for name in node.inputs):
         return node
     renamed = Node(node.proto, node.index)
