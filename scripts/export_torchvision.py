@@ -301,8 +301,7 @@ def count_with_torch(build: Callable[[], nn.Module], shape: tuple[int, ...]) -> 
     which :class:`~torch.utils.flop_counter.FlopCounterMode` counts; the fused kernels of a CPU are
     unknown to it and would count as nothing.
     """
-    with torch.device("meta"):
-        module = build().eval()
+    module = build().eval().to("meta")  # some read numbers while they are built
     lost = _count_foldable(module)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         module(torch.empty(shape, device="meta"))

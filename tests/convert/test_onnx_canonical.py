@@ -193,6 +193,45 @@ def test_edges_of_a_split() -> None:
     assert torch.equal(data.edge_index, conversion.data.edge_index)
 
 
+@pytest.mark.parametrize(
+    ("nodes", "left"),
+    [
+        ([node("Concat", "x", "y", axis=1)], {}),
+        ([node("Concat", "x x", "a", axis=1), node("Concat", "a x", "y", axis=-2)], {"Concat": 1}),
+        # of other dimensions, or with another reader
+        ([node("Concat", "x x", "a", axis=1), node("Concat", "a a", "y", axis=2)], {"Concat": 2}),
+        ([node("Concat", "x x", "a", axis=1), node("Concat", "a a", "y", axis=1)], {"Concat": 2}),
+        (
+            [
+                node("Concat", "x x", "a", axis=1),
+                node("Tanh", "a", "b"),
+                node("Concat", "a b", "y", axis=1),
+            ],
+            {"Concat": 2, "Tanh": 1},
+        ),
+    ],
+)
+def test_concat(nodes: Nodes, left: dict[str, int]) -> None:
+    assert operators(nodes, [2, 6, 4]) == left
+
+
+def test_edges_of_concats_in_a_row() -> None:
+    nodes = [
+        node("Tanh", "x", "a"),
+        node("Concat", "a x", "b", axis=1),
+        node("Relu", "x", "c"),
+        node("Concat", "c b", "d", axis=1),
+        node("Concat", "d a", "y", axis=1),
+    ]
+    conversion = convert_onnx(model(nodes, {"x": [2, 3]}, ["y"]))
+    names = conversion.node_names
+    edges = {(names[a], names[b]) for a, b in conversion.data.edge_index.t().tolist()}
+    assert edges == {("x", "a"), ("x", "c"), ("c", "y"), ("a", "y"), ("x", "y")}
+    assert conversion.data.attr[-1, 8:].tolist() == [2, 12, 0, 0]
+    both = convert_onnx(model(nodes, {"x": [2, 3]}, ["b", "y"])).report.operators
+    assert both["Concat"] == 2  # what comes out stays
+
+
 def test_names_that_branches_read_are_kept() -> None:
     branch = helper.make_graph(
         [node("Tanh", "same", "out")],

@@ -3,11 +3,12 @@
 The two exporters of torch agree on most operators. Where they do not, and the same numbers come
 out, the shorter or more telling form is taken, so that a network has one graph:
 
-- a Slice, Reshape, Flatten or Expand that changes nothing is left out;
+- a Slice, Reshape, Flatten, Expand or Concat that changes nothing is left out;
 - of Reshapes in a row, the last one is left; a Gather of all elements in order is one, too;
 - a Reshape that joins all dimensions behind the batch is a Flatten;
 - a ReduceMean over all spatial dimensions, which stay as ones, is a GlobalAveragePool;
-- Slices that cut a tensor into equal parts are a Split.
+- Slices that cut a tensor into equal parts are a Split;
+- a Concat that only another one reads, along the same dimension, is a part of that.
 
 Costs are those of the operators as they were. The paper's vocabulary takes them as they are, too,
 as the authors' release does.
@@ -15,7 +16,7 @@ as the authors' release does.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -50,13 +51,15 @@ def canonical(graph: Graph) -> Graph:
                 continue
         producer.update(dict.fromkeys(node.outputs, node))
         kept.append(node)
-    out.nodes = kept
     out.outputs = [same.get(name, name) for name in graph.outputs]
+    out.nodes = _joined(graph, kept, out.outputs)
     remove_dead(out)
     return out if out.nodes else graph
 
 
 def _changes_nothing(graph: Graph, node: Node) -> bool:
+    if node.op_type == "Concat":
+        return len(node.inputs) == 1
     if node.op_type not in (*_VIEWS, "Slice", "Expand"):
         return False
     before, after = graph.dims(node.inputs[0]), graph.dims(node.outputs[0])
@@ -99,6 +102,28 @@ def _rewritten(graph: Graph, node: Node, producer: dict[str, Node]) -> Node:
         if dims and len(dims) > 3 and axes and sorted(axes) == list(range(2, len(dims))):
             return _made(node, "GlobalAveragePool", node.inputs[:1])
     return node
+
+
+def _joined(graph: Graph, nodes: list[Node], outputs: list[str]) -> list[Node]:
+    """Returns the nodes with one Concat for those that only write for another."""
+    readers = Counter(outputs)
+    readers.update(name for node in nodes for name in node.reads())
+    joins: dict[str, tuple[Node, int]] = {}
+    out = []
+    for node in nodes:
+        dims = graph.dims(node.outputs[0])
+        if node.op_type == "Concat" and not node.domain and dims:
+            axis = node.attributes.get("axis", 1) % len(dims)
+            inputs = []
+            for name in node.inputs:
+                source, along = joins.get(name, (None, -1))
+                alone = source is not None and along == axis and readers[name] == 1
+                inputs += source.inputs if source is not None and alone else [name]
+            if inputs != node.inputs:
+                node = _made(node, "Concat", inputs, axis=axis)
+            joins[node.outputs[0]] = node, axis
+        out.append(node)
+    return out
 
 
 def _split(graph: Graph) -> list[Node]:
