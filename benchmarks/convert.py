@@ -5,8 +5,10 @@
 
 converts every model in the folders, by default the weight-stripped classics inside the ``onnx``
 package. Each is converted as often as ``--repeats`` says; the time is the median, without
-:func:`onnx.load`. ONNX Runtime then executes the model with every tensor exposed, and each shape
-is compared with it; those of rung ``onnxruntime`` come from such a run themselves.
+:func:`onnx.load`, on the clock (``seconds``) and of the processor (``cpu_seconds``), which is the
+one to look at where other programs run. ONNX Runtime then executes the model with every tensor
+exposed, and each shape is compared with it; those of rung ``onnxruntime`` come from such a run
+themselves.
 
 Dynamic dimensions are taken from the JSON file, ``{"shapes": {"end of a path": {"input": [1, 3,
 224, 224]}}}``; those of other models are 1 in the first place and ``--dynamic_size`` elsewhere.
@@ -103,12 +105,13 @@ def measure(path: Path, known: dict[str, Any], size: int, repeats: int) -> dict[
     shapes = input_shapes(proto, path, known, size)
     values = look_up(known, "values", path)
     shapes = {name: shape for name, shape in shapes.items() if name not in values}
-    seconds = []
+    seconds, cpu_seconds = [], []
     try:
         for _ in range(repeats):
-            start = time.perf_counter()
+            start, cpu_start = time.perf_counter(), time.process_time()
             conversion = convert_onnx(proto, input_shapes=shapes, input_values=values)
             seconds.append(time.perf_counter() - start)
+            cpu_seconds.append(time.process_time() - cpu_start)
     except ConversionError as error:
         return {**result, "converted": False, "error": str(error)}
     report = conversion.report
@@ -120,6 +123,7 @@ def measure(path: Path, known: dict[str, Any], size: int, repeats: int) -> dict[
         nodes=report.num_nodes,
         edges=report.num_edges,
         seconds=round(statistics.median(seconds), 4),
+        cpu_seconds=round(statistics.median(cpu_seconds), 4),
         gflops=round(report.flops / 1e9, 4),
         parameters=report.parameters,
         unknown_shapes=len(report.unknown_shapes),
@@ -142,6 +146,33 @@ def measure(path: Path, known: dict[str, Any], size: int, repeats: int) -> dict[
     return {**result, "compared_shapes": len(real), "wrong_shapes": len(wrong)}
 
 
+def summarise(models: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Sums up what was measured of each model."""
+    converted = [row for row in models.values() if row["converted"]]
+    large = [row for row in converted if row["operators"] >= 500]
+    times = {
+        f"{statistic}_{kind}": function(row[kind] for row in converted) if converted else None
+        for kind in ("seconds", "cpu_seconds")
+        for statistic, function in (("median", statistics.median), ("max", max))
+    }
+    return {
+        "models": len(models),
+        "converted": len(converted),
+        "complete": sum(row["complete"] for row in converted),
+        "without_a_run": sum(row["complete"] and row["rung"] != "onnxruntime" for row in converted),
+        **times,
+        **{
+            f"max_{kind}_per_1000_operators": max(
+                (1000 * row[kind] / row["operators"] for row in large), default=None
+            )
+            for kind in ("seconds", "cpu_seconds")
+        },
+        "compared_shapes": sum(row["compared_shapes"] for row in converted),
+        "wrong_shapes": sum(row["wrong_shapes"] or 0 for row in converted),
+        "runs_that_failed": sum(row["wrong_shapes"] is None for row in converted),
+    }
+
+
 def main() -> None:
     """Measures, reports and writes the results."""
     args = parse_args()
@@ -160,23 +191,7 @@ def main() -> None:
             log.info("%-58s %9d %6d %8.3f %12s %6s", name[-58:], *values, row["wrong_shapes"])
         else:
             log.info("%-58s %s", name[-58:], row["error"])
-    converted = [row for row in models.values() if row["converted"]]
-    seconds = [row["seconds"] for row in converted]
-    summary = {
-        "models": len(models),
-        "converted": len(converted),
-        "complete": sum(row["complete"] for row in converted),
-        "without_a_run": sum(row["complete"] and row["rung"] != "onnxruntime" for row in converted),
-        "median_seconds": statistics.median(seconds) if seconds else None,
-        "max_seconds": max(seconds, default=None),
-        "max_seconds_per_1000_operators": max(
-            (1000 * r["seconds"] / r["operators"] for r in converted if r["operators"] >= 500),
-            default=None,
-        ),
-        "compared_shapes": sum(row["compared_shapes"] for row in converted),
-        "wrong_shapes": sum(row["wrong_shapes"] or 0 for row in converted),
-        "runs_that_failed": sum(row["wrong_shapes"] is None for row in converted),
-    }
+    summary = summarise(models)
     for key, value in summary.items():
         log.info("%-31s %s", key.replace("_", " "), value)
     versions = {name: metadata.version(name) for name in ("onnx", "onnxruntime")}

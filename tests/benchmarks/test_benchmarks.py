@@ -1,13 +1,19 @@
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
+import onnx
 import pytest
+import torch
+from onnx import TensorProto, helper
+from torch import nn
 
 import narformer_pyg
 
@@ -90,6 +96,136 @@ def test_predict(tmp_path: Path) -> None:
     assert results["spaces"]["NAS-Bench-201"]["num_cells"]["median"] == 200
     assert results["spaces"]["NAS-Bench-101"]["num_cells"]["median"] == 3
     assert all(s["min"] > 0 for s in results["single"]["seconds_per_cell"].values())
+
+
+def test_torchvision_models(tmp_path: Path) -> None:
+    results = measured("torchvision_models.py", tmp_path)
+    assert set(results["networks"]) == {"cnn", "transformer"}
+    summary = results["summary"]
+    assert summary["compared_by_operators"] == summary["same_operator_counts"] == 2
+    for kind in ("cnn", "transformer"):
+        assert summary[f"{kind}_files_compared_by_flops"] == 2
+        assert summary[f"{kind}_flops_largest_deviation_percent"] == 0
+    assert summary["from_torch_compared"] == summary["from_torch_same_graph"] == 2
+    for network in results["networks"].values():
+        for exporter in ("dynamo", "legacy"):
+            assert network[exporter]["wrong_shapes"] == 0
+            assert network[exporter]["compared_shapes"] > 5
+            assert network[exporter]["deviation_percent"]["parameters"] == 0
+    # Of the convolution with batch norm, 8 biases are left of 16 numbers.
+    counts = results["networks"]["cnn"]["torch"]
+    assert counts["parameters"] - counts["parameters_after_folding"] == 8
+
+
+def exported(folder: Path, name: str, products: int, features: int = 4) -> None:
+    """Writes a file as an exporter does: some matrix products in a row."""
+    nodes = [helper.make_node("MatMul", [f"x{i}", "w"], [f"x{i + 1}"]) for i in range(products)]
+    graph = helper.make_graph(
+        nodes,
+        "test",
+        [helper.make_tensor_value_info("x0", TensorProto.FLOAT, [2, features])],
+        [helper.make_tensor_value_info(f"x{products}", TensorProto.FLOAT, None)],
+        [TensorProto(name="w", dims=[4, 4], data_type=TensorProto.FLOAT)],
+    )
+    folder.mkdir(exist_ok=True)
+    onnx.save(helper.make_model(graph, ir_version=10), folder / f"{name}.onnx")
+
+
+def test_torchvision_models_that_differ(tmp_path: Path) -> None:
+    flops = 2 * 2 * 4 * 4
+    exported(tmp_path / "dynamo", "net", 3)
+    exported(tmp_path / "legacy", "net", 2)
+    exported(tmp_path / "dynamo", "half", 1)
+    exported(tmp_path / "dynamo", "broken", 1, features=5)
+    exported(tmp_path / "legacy", "broken", 1)
+    record = {
+        "family": "test",
+        "kind": "cnn",
+        "input_shape": [2, 4],
+        "torch": {
+            "flops": 2 * flops,
+            "flops_by_operator": {"aten.mm": 2 * flops},
+            "parameters": 20,
+            "parameters_after_folding": 20,
+        },
+        "exports": {exporter: {"opset": 20, "seconds": 1.0} for exporter in ("dynamo", "legacy")},
+    }
+    half = {**record, "exports": {**record["exports"], "legacy": {"error": "ValueError: no"}}}
+    content = {"versions": {}, "models": {"net": record, "half": half, "broken": record}}
+    (tmp_path / "export.json").write_text(json.dumps(content), "utf-8")
+    out = tmp_path / "out.json"
+    run("torchvision_models.py", str(tmp_path), "--out", str(out))
+    results = json.loads(out.read_text("utf-8"))
+    assert str(tmp_path) not in out.read_text("utf-8")
+    net, half, broken = (results["networks"][name] for name in ("net", "half", "broken"))
+    assert net["operator_differences"] == {"MatMul": [3, 2]}
+    assert net["dynamo"]["deviation_percent"] == {
+        "flops": 50, "convolutions": None, "products": 50, "parameters": -20,
+    }  # fmt: skip
+    assert net["legacy"]["deviation_percent"]["flops"] == 0
+    assert half["legacy"] == {"export_error": "ValueError: no"}
+    assert "cannot multiply [2, 5] by [4, 4]" in broken["dynamo"]["error"]
+    assert "operator_differences" not in half
+    assert "operator_differences" not in broken
+    assert results["conversion"]["dynamo"]["models"] == 3
+    assert results["conversion"]["dynamo"]["converted"] == 2
+    assert results["conversion"]["legacy"]["models"] == 2
+    summary = results["summary"]
+    assert (summary["compared_by_operators"], summary["same_operator_counts"]) == (1, 0)
+    assert summary["cnn_files_compared_by_flops"] == 4
+    assert summary["cnn_flops_within_1_percent"] == 1
+    assert summary["cnn_flops_largest_deviation_percent"] == 50
+
+
+def export_script() -> ModuleType:
+    path = FOLDER.parent / "scripts" / "export_torchvision.py"
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_export_goes_on(tmp_path: Path) -> None:
+    script = export_script()
+    network = script.Network("test", (2, 3, 8, 8))
+    calls = []
+
+    def build() -> nn.Module:
+        calls.append(1)
+        return nn.Sequential(nn.Conv2d(3, 64, 7), nn.BatchNorm2d(64), nn.Flatten())
+
+    first = script.export_network("net", network, build, tmp_path, {})
+    assert len(calls) == 2  # to count, and to export
+    assert not list(script.find_errors(first))
+    macs = 2 * 64 * 2 * 2 * 3 * 7 * 7
+    assert first["torch"]["flops_by_operator"] == {"aten.convolution": 2 * macs}
+    assert first["torch"]["parameters"] == 64 * (3 * 7 * 7 + 3)
+    assert first["torch"]["parameters_after_folding"] == 64 * (3 * 7 * 7 + 1)
+    sizes = [path.stat().st_size for path in tmp_path.rglob("*.onnx")]
+    assert len(sizes) == 2
+    assert max(sizes) < 4 * 64 * 3 * 7 * 7  # without the data of the weight
+    again = script.export_network("net", network, build, tmp_path, first)
+    assert again == first
+    assert len(calls) == 2
+    (tmp_path / "legacy" / "net.onnx").unlink()
+    script.export_network("net", network, build, tmp_path, first)
+    assert len(calls) == 3
+    assert (tmp_path / "legacy" / "net.onnx").is_file()
+
+
+def test_export_records_failures(tmp_path: Path) -> None:
+    class Untraceable(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            raise ValueError("this network does not run\nat all")
+
+    script = export_script()
+    record = script.export_network("net", script.Network("test"), Untraceable, tmp_path, {})
+    errors = list(script.find_errors(record))
+    assert [error.split(":")[0] for error in errors] == ["dynamo", "legacy", "torch"]
+    assert all("does not run" in error and "\n" not in error for error in errors)
+    record = script.export_network("net", script.Network("test"), nn.Identity, tmp_path, record)
+    assert not list(script.find_errors(record))  # what failed is tried again
 
 
 @pytest.mark.parametrize("script", ["loader.py", "layer.py"])

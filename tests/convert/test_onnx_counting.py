@@ -7,7 +7,7 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper
-from onnx_models import ints, model, node
+from onnx_models import ResNet18, ints, model, node
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -219,6 +219,20 @@ def test_attention_operator() -> None:
     conversion = convert_onnx(proto)
     assert conversion.report.flops == 2 * (2 * 4 * 10 * 12 * (8 + 8))
     assert conversion.data.attr[-1, :8].tolist() == [4, 4, 8, 0, 10, 12, 0, 0]
+
+
+def test_flops_by_operator() -> None:
+    resnet = ResNet18(2)
+    proto = resnet.build()
+    fully_connected = 2 * 2 * 1000 * 512
+    report = convert_onnx(proto).report
+    assert report.flops_by_operator == {
+        "Conv": 2 * resnet.macs - fully_connected,
+        "Gemm": fully_connected,
+    }
+    report = convert_onnx(proto, counting="nnlqp").report
+    assert list(report.flops_by_operator)[:2] == ["Conv", "BatchNormalization"]
+    assert sum(report.flops_by_operator.values()) == report.flops == resnet.flops
 
 
 def test_unknown_shapes_are_not_counted_as_zero() -> None:

@@ -214,7 +214,8 @@ class TestInputs:
             ["y"],
             {"w": [8, 4]},
         )
-        assert from_onnx(proto, input_shapes={"x": (2, 8)}).num_nodes == 3
+        data = from_onnx(proto, input_shapes={"x": (2, 8)})
+        assert data.attr[-1, 8:].tolist() == [2, 4, 0, 0]
         with pytest.raises(ConversionError, match=r"to fit 'test'.*cannot multiply \[2, 9\]"):
             from_onnx(proto, input_shapes={"x": (2, 9)})
 

@@ -14,6 +14,7 @@ from onnx import ModelProto
 from torch_geometric.data import Data
 
 from narformer_pyg._checks import check_integer
+from narformer_pyg.convert.onnx_model.canonical import canonical
 from narformer_pyg.convert.onnx_model.check import misfit, misscaled
 from narformer_pyg.convert.onnx_model.counting import count
 from narformer_pyg.convert.onnx_model.fold import infer_and_fold
@@ -21,6 +22,7 @@ from narformer_pyg.convert.onnx_model.graph import Graph, TensorType
 from narformer_pyg.convert.onnx_model.infer import (
     RUNGS,
     add_type,
+    infer_node_with_onnx,
     infer_with_onnx,
     use_declared,
 )
@@ -62,7 +64,8 @@ def from_onnx(
     A node is an operator or an input of the model; an edge is a tensor that one passes to another.
     Weights are not nodes, and neither is what no runtime executes: constants, shape arithmetic and
     identities are folded. Of weights only the dimensions are read, so files whose weights were
-    stripped convert as well.
+    stripped convert as well. What exporters write in several ways has one form, see
+    :mod:`narformer_pyg.convert.onnx_model.canonical`.
 
     Args:
         model (str or os.PathLike or ModelProto): The file, or a model in memory, which is not
@@ -81,8 +84,8 @@ def from_onnx(
         counting (str, optional): How FLOPs, parameters and memory access are counted,
             :obj:`"standard"` or :obj:`"nnlqp"`, see
             :func:`~narformer_pyg.convert.onnx_model.counting.count`. (default: :obj:`"standard"`)
-        simplify (bool, optional): If set to :obj:`False`, nothing is folded: the nodes are those
-            of the file. (default: :obj:`True`)
+        simplify (bool, optional): If set to :obj:`False`, nothing is folded or rewritten: the nodes
+            are those of the file. (default: :obj:`True`)
         use_runtime (bool, optional): If set to :obj:`False`, ONNX Runtime is not used, even where
             it is installed. Otherwise it executes the model for shapes that nothing else finds.
             (default: :obj:`True`)
@@ -169,7 +172,10 @@ def convert_onnx(
             f"Expected {loaded.name!r} to compute something from its inputs (got a graph of "
             "nothing but constants and copies)"
         )
-    emitted = graph if simplify else _unfolded(full, graph)
+    if not simplify:
+        emitted = _unfolded(full, graph)
+    else:  # the paper's features are those of the operators in the file
+        emitted = graph if vocabulary == "nnlqp" else canonical(graph)
     tokens = tokenise(emitted, table)
     totals = count(graph, counting)
     batch = batch_size or batch_of(inputs)
@@ -209,6 +215,7 @@ def convert_onnx(
         unknown_operators=_unknown_operators(emitted, vocabulary),
         uncounted=tuple(totals.uncounted),
         notes=tuple(notes),
+        flops_by_operator=dict(totals.flops_by_operator.most_common()),
     )
     shapes = tuple(emitted.type_of(name).dims for name in tokens.names)
     return Conversion(data, report, tuple(tokens.names), shapes)
@@ -217,10 +224,10 @@ def convert_onnx(
 def _with_shapes(model: LoadedModel, full: Graph, use_runtime: bool, notes: list[str]) -> Graph:
     """Climbs the ladder as far as needed; returns the folded graph."""
     graph = full.copy()
-    infer_and_fold(graph, infer_with_onnx)
+    infer_and_fold(graph, infer_with_onnx, infer_node_with_onnx)
     if graph.unknown() and graph.inputs.items() <= model.graph.inputs.items():
         use_declared(graph)
-        infer_and_fold(graph, infer_with_onnx)
+        infer_and_fold(graph, infer_with_onnx, infer_node_with_onnx)
     unknown = graph.unknown()
     if not unknown:
         return graph
@@ -233,7 +240,7 @@ def _with_shapes(model: LoadedModel, full: Graph, use_runtime: bool, notes: list
             reason = str(error)
         else:
             reason = "ONNX Runtime does not expose them"
-            infer_and_fold(graph, infer_with_onnx)
+            infer_and_fold(graph, infer_with_onnx, infer_node_with_onnx)
     unknown = graph.unknown()
     if unknown:
         hint = "" if HINT in reason else f" ({reason})" if use_runtime else f"; {HINT}"
@@ -259,7 +266,7 @@ def _verify_change(model: LoadedModel, full: Graph, graph: Graph) -> str:
         for name, type_ in graph.inputs.items()
     )
     if problem is None and not unknown and only_batch:
-        infer_and_fold(before, infer_with_onnx)
+        infer_and_fold(before, infer_with_onnx, infer_node_with_onnx)
         problem = misscaled(before, graph, Fraction(new, old))
     if problem is None and unknown:
         problem = f"the shape of {unknown[0]!r} is unknown, so that nothing can be verified"

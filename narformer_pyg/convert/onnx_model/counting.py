@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 from narformer_pyg.convert.onnx_model.counting_nnlqp import count_nnlqp_node
@@ -24,6 +25,8 @@ class Totals:
     flops: int = 0
     parameters: int = 0
     memory_access: int = 0
+    #: Operator to the FLOPs of all of its kind; kinds without any are left out.
+    flops_by_operator: Counter[str] = field(default_factory=Counter)
     #: The operators that could not be counted: a shape is unknown, or they run graphs of their own.
     uncounted: list[str] = field(default_factory=list)
 
@@ -67,10 +70,11 @@ def _count_standard(graph: Graph) -> Totals:
         try:
             macs = multiply_accumulates(graph, node)
             totals.memory_access += bytes_moved(graph, node)
-            totals.flops += 2 * macs
+            totals.flops_by_operator[node.operator] += 2 * macs
         except _NO_SHAPE:
             totals.uncounted.append(str(node))
         parameters.update(dict.fromkeys(parameter_names(graph, node)))
+    _sum_flops(totals)
     totals.parameters = sum(max(0, num_elements(graph.type_of(name).dims)) for name in parameters)
     return totals
 
@@ -86,7 +90,13 @@ def _count_nnlqp(graph: Graph) -> Totals:
         except _NO_SHAPE:
             totals.uncounted.append(str(node))
             continue
-        totals.flops += flops
+        totals.flops_by_operator[node.operator] += flops
         totals.parameters += parameters
         totals.memory_access += accessed
+    _sum_flops(totals)
     return totals
+
+
+def _sum_flops(totals: Totals) -> None:
+    totals.flops_by_operator = +totals.flops_by_operator
+    totals.flops = totals.flops_by_operator.total()

@@ -6,6 +6,7 @@ ConstantOfShape, and leave Identity and Dropout behind. No runtime executes thes
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable
 
@@ -45,24 +46,37 @@ _CONSTANT_ATTRIBUTES = (
 )  # fmt: skip
 
 
-def infer_and_fold(graph: Graph, infer: Callable[[Graph], None]) -> None:
+def infer_and_fold(
+    graph: Graph,
+    infer: Callable[[Graph], None],
+    infer_node: Callable[[Graph, Node], None] | None = None,
+) -> None:
     r"""Infers and folds in turns until neither finds anything new.
 
     Args:
         graph (Graph): The graph, which is changed.
         infer (callable): Fills in shapes.
+        infer_node (callable, optional): Fills in those of one operator. A chain of shapes that are
+            computed from each other takes a turn for each link; operator by operator it takes one.
+            (default: :obj:`None`)
     """
     fold(graph)  # Constant nodes before the first inference, which wants initialisers
     for _ in range(MAX_TURNS):
         infer(graph)
         before = [node.outputs for node in graph.nodes]
-        fold(graph)
+        fold(graph, infer_node if graph.unknown() else None)
         if [node.outputs for node in graph.nodes] == before or not graph.unknown():
             break
 
 
-def fold(graph: Graph) -> None:
-    """Makes constants of nodes that have nothing but constants for inputs; see the module."""
+def fold(graph: Graph, infer_node: Callable[[Graph, Node], None] | None = None) -> None:
+    r"""Makes constants of nodes that have nothing but constants for inputs; see the module.
+
+    Args:
+        graph (Graph): The graph, which is changed.
+        infer_node (callable, optional): Fills in the shapes of an operator that is not folded,
+            before those that follow it are looked at. (default: :obj:`None`)
+    """
     kept: list[Node] = []
     same: dict[str, str] = {}
     nodes = graph.nodes
@@ -71,7 +85,7 @@ def fold(graph: Graph) -> None:
     captured = {name for node in nodes for name in node.captured}
     for node in nodes:
         if same:
-            node = _renamed(node, same)
+            node = renamed(node, same)
         branch = _taken_branch(graph, node)
         if branch is not None:
             kept += _inline(graph, node, branch)
@@ -79,13 +93,17 @@ def fold(graph: Graph) -> None:
         elif (source := _identity(graph, node)) is not None and node.outputs[0] not in captured:
             same[node.outputs[0]] = source
         elif not _fold_node(graph, node):
+            if infer_node is not None and any(o and graph.dims(o) is None for o in node.outputs):
+                infer_node(graph, node)
+                if _fold_node(graph, node):  # a weight, whose shape was wanted
+                    continue
             kept.append(node)
     graph.nodes = sort_nodes(kept) if inlined else kept
     graph.outputs = [same.get(name, name) for name in graph.outputs]
-    _remove_dead(graph)
+    remove_dead(graph)
 
 
-def _remove_dead(graph: Graph) -> None:
+def remove_dead(graph: Graph) -> None:
     """Removes nodes that no output of the graph depends on."""
     needed = set(graph.outputs)
     kept = []
@@ -96,7 +114,8 @@ def _remove_dead(graph: Graph) -> None:
     graph.nodes = kept[::-1]
 
 
-def _renamed(node: Node, same: dict[str, str]) -> Node:
+def renamed(node: Node, same: dict[str, str]) -> Node:
+    """Returns a node that reads other tensors in the place of some."""
     if not any(name in same for name in node.inputs):
         return node
     renamed = Node(node.proto, node.index)
@@ -225,22 +244,33 @@ def _evaluate(graph: Graph, node: Node) -> list[np.ndarray] | None:
         if not delta or (limit - start) / delta > MAX_VALUE_ELEMENTS:
             return None
     try:
-        # A model, since of a single node the evaluator takes the newest version.
-        model = onnx.ModelProto(ir_version=10)
-        model.opset_import.add(version=graph.opset)
-        model.graph.node.add().CopyFrom(node.proto)
-        model.graph.node[0].input[:] = node.inputs
-        for name in feeds:
-            model.graph.input.add(name=name)
-        for name in node.outputs:
-            model.graph.output.add(name=name)
+        places = {name: f"i{node.inputs.index(name)}" for name in feeds}
+        proto = onnx.NodeProto(op_type=node.op_type, attribute=node.proto.attribute)
+        proto.input.extend(places.get(name, "") for name in node.inputs)
+        proto.output.extend(f"o{i}" if name else "" for i, name in enumerate(node.outputs))
+        evaluator = _evaluator(proto.SerializeToString(deterministic=True), graph.opset)
         with np.errstate(all="ignore"):
-            values = ReferenceEvaluator(model).run(None, feeds)
+            values = evaluator.run(None, {places[name]: value for name, value in feeds.items()})
     except Exception as error:  # the reference has gaps; the node then stays
         log.debug("%s was not evaluated: %s", node, error)
         return None
     arrays = [v for v in values if isinstance(v, (np.ndarray, np.generic))]
     return [np.asarray(v) for v in arrays] if len(arrays) == len(values) else None
+
+
+@functools.lru_cache(maxsize=512)
+def _evaluator(proto: bytes, opset: int) -> ReferenceEvaluator:
+    """Returns what computes an operator; those of a graph are few, their attributes included."""
+    # A model, since of a single node the evaluator takes the newest version.
+    model = onnx.ModelProto(ir_version=10)
+    model.opset_import.add(version=opset)
+    node = model.graph.node.add()
+    node.ParseFromString(proto)
+    for name in dict.fromkeys(filter(None, node.input)):
+        model.graph.input.add(name=name)
+    for name in node.output:
+        model.graph.output.add(name=name)
+    return ReferenceEvaluator(model)
 
 
 def _grows(feeds: dict[str, np.ndarray]) -> bool:

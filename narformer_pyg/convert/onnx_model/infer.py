@@ -69,6 +69,26 @@ def infer_with_onnx(graph: Graph) -> None:
         add_type(graph, value.name, _tensor_type(value.type), "onnx")
 
 
+def infer_node_with_onnx(graph: Graph, node: Node) -> None:
+    r"""Fills in the shapes of one operator, if all of its inputs have theirs.
+
+    Args:
+        graph (Graph): The graph, whose types are filled in.
+        node (Node): The operator.
+
+    Raises:
+        ConversionError: If a tensor has an impossible number of elements.
+    """
+    names = [name for name in node.reads() if name not in graph.constants]
+    if any(graph.dims(name) is None for name in names):
+        return
+    inputs = {name: graph.type_of(name) for name in names}
+    alone = Graph([node], inputs, node.outputs, graph.constants, graph.opsets)
+    infer_with_onnx(alone)
+    for name, found in alone.types.items():
+        add_type(graph, name, found, "onnx")
+
+
 def add_type(graph: Graph, name: str, found: TensorType, rung: str) -> None:
     """Notes what a rung has found about a tensor, unless as much is known already.
 

@@ -36,6 +36,7 @@ class ConversionReport:
         uncounted (tuple of str): Operators that the sums leave out: a shape is unknown, or they run
             graphs of their own (If, Loop, Scan).
         notes (tuple of str): What else to know, a sentence each.
+        flops_by_operator (dict): Operator to the FLOPs of all of its kind, most first.
     """
 
     name: str
@@ -56,6 +57,7 @@ class ConversionReport:
     unknown_operators: Mapping[str, int] = field(default_factory=dict)
     uncounted: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    flops_by_operator: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def is_complete(self) -> bool:

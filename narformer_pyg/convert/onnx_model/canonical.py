@@ -1,0 +1,188 @@
+"""Step 5b: one form for what exporters write in several ways.
+
+The two exporters of torch agree on most operators. Where they do not, and the same numbers come
+out, the shorter or more telling form is taken, so that a network has one graph:
+
+- a Slice, Reshape, Flatten, Expand or Concat that changes nothing is left out;
+- of Reshapes in a row, the last one is left; a Gather of all elements in order is one, too;
+- a Reshape that joins all dimensions behind the batch is a Flatten;
+- a ReduceMean over all spatial dimensions, which stay as ones, is a GlobalAveragePool;
+- Slices that cut a tensor into equal parts are a Split;
+- a Concat that only another one reads, along the same dimension, is a part of that.
+
+Costs are those of the operators as they were. The paper's vocabulary takes them as they are, too,
+as the authors' release does.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+
+from narformer_pyg.convert.onnx_model.fold import remove_dead, renamed
+from narformer_pyg.convert.onnx_model.graph import Graph, Node
+from narformer_pyg.convert.onnx_model.slots import axes_of
+
+_VIEWS = ("Reshape", "Flatten")
+
+
+def canonical(graph: Graph) -> Graph:
+    r"""Returns a graph in which equal computations have equal operators; see the module.
+
+    Args:
+        graph (Graph): The folded graph, sorted, with its shapes. It is not changed.
+    """
+    out = graph.copy()
+    out.nodes = _split(graph)
+    captured = {name for node in out.nodes for name in node.captured}
+    producer: dict[str, Node] = {}
+    same: dict[str, str] = {}
+    kept = []
+    for node in out.nodes:
+        node = renamed(node, same) if same else node
+        if not node.domain and node.inputs:
+            node = _rewritten(graph, node, producer)
+            if node.outputs[0] not in captured and _changes_nothing(graph, node):
+                same[node.outputs[0]] = node.inputs[0]
+                continue
+        producer.update(dict.fromkeys(node.outputs, node))
+        kept.append(node)
+    out.outputs = [same.get(name, name) for name in graph.outputs]
+    out.nodes = _joined(graph, kept, out.outputs)
+    remove_dead(out)
+    return out if out.nodes else graph
+
+
+def _changes_nothing(graph: Graph, node: Node) -> bool:
+    if node.op_type == "Concat":
+        return len(node.inputs) == 1
+    if node.op_type not in (*_VIEWS, "Slice", "Expand"):
+        return False
+    before, after = graph.dims(node.inputs[0]), graph.dims(node.outputs[0])
+    if before is None or before != after:
+        return False
+    if node.op_type == "Slice":
+        bounds = _slice(graph, node)
+        return bounds is not None and all(step > 0 for *_, step in bounds)
+    return True
+
+
+def _gathers_all(graph: Graph, node: Node) -> bool:
+    """Whether a Gather takes all elements of a vector in their order, into any shape."""
+    if node.op_type != "Gather":
+        return False
+    dims, indices = graph.dims(node.inputs[0]), graph.value(node.input(1))
+    return (
+        dims is not None
+        and len(dims) == 1
+        and indices is not None
+        and np.array_equal(indices.ravel(), np.arange(dims[0]))
+    )
+
+
+def _rewritten(graph: Graph, node: Node, producer: dict[str, Node]) -> Node:
+    if _gathers_all(graph, node):
+        node = _made(node, "Reshape", [node.inputs[0], ""])
+    if node.op_type in _VIEWS:
+        source = producer.get(node.inputs[0])
+        merged = node
+        if source is not None and source.op_type in _VIEWS and not source.domain:
+            merged = renamed(node, {node.inputs[0]: source.inputs[0]})
+        before, after = graph.dims(merged.inputs[0]), graph.dims(node.outputs[0])
+        if before and after and len(before) > 2 and len(after) == 2 and before[0] == after[0]:
+            return _made(node, "Flatten", merged.inputs[:1], axis=1)
+        return merged if node.op_type == "Reshape" else node  # the axis is one of this input
+    elif node.op_type == "ReduceMean" and node.attributes.get("keepdims", 1):
+        dims, axes = graph.dims(node.inputs[0]), axes_of(graph, node)
+        # Of three dimensions, the last may be features, and the mean a part of a normalisation.
+        if dims and len(dims) > 3 and axes and sorted(axes) == list(range(2, len(dims))):
+            return _made(node, "GlobalAveragePool", node.inputs[:1])
+    return node
+
+
+def _joined(graph: Graph, nodes: list[Node], outputs: list[str]) -> list[Node]:
+    """Returns the nodes with one Concat for those that only write for another."""
+    readers = Counter(outputs)
+    readers.update(name for node in nodes for name in node.reads())
+    joins: dict[str, tuple[Node, int]] = {}
+    out = []
+    for node in nodes:
+        dims = graph.dims(node.outputs[0])
+        if node.op_type == "Concat" and not node.domain and dims:
+            axis = node.attributes.get("axis", 1) % len(dims)
+            inputs = []
+            for name in node.inputs:
+                source, along = joins.get(name, (None, -1))
+                alone = source is not None and along == axis and readers[name] == 1
+                inputs += source.inputs if source is not None and alone else [name]
+            if inputs != node.inputs:
+                node = _made(node, "Concat", inputs, axis=axis)
+            joins[node.outputs[0]] = node, axis
+        out.append(node)
+    return out
+
+
+def _split(graph: Graph) -> list[Node]:
+    """Returns the nodes with a Split for Slices that are equal parts of a tensor, in order."""
+    parts: dict[tuple[str, int], list[tuple[int, int, int]]] = defaultdict(list)
+    for i, node in enumerate(graph.nodes):
+        if node.op_type == "Slice" and not node.domain:
+            bounds = _slice(graph, node)
+            if bounds and len(bounds) == 1 and bounds[0][3] == 1:
+                axis, start, end, _ = bounds[0]
+                parts[node.inputs[0], axis].append((start, end, i))
+    out: list[Node | None] = list(graph.nodes)
+    for (name, axis), slices in parts.items():
+        slices.sort()
+        length, rest = divmod(graph.dims(name)[axis], len(slices))  # type: ignore[index]
+        equal = [(i * length, (i + 1) * length) for i in range(len(slices))]
+        if len(slices) < 2 or rest or [part[:2] for part in slices] != equal:
+            continue
+        places = [place for *_, place in slices]
+        outputs = [graph.nodes[place].outputs[0] for place in places]
+        for place in places:
+            out[place] = None
+        first = min(places)
+        out[first] = _made(graph.nodes[first], "Split", [name], outputs, axis=axis)
+    return [node for node in out if node is not None]
+
+
+def _slice(graph: Graph, node: Node) -> list[tuple[int, int, int, int]] | None:
+    """Returns axis, start, end and step of a Slice, limits as they are in the tensor's numbers."""
+    dims = graph.dims(node.inputs[0])
+    given: list[Sequence[int] | None] = []
+    for i, key in enumerate(("starts", "ends", "axes", "steps"), start=1):
+        value = graph.value(node.input(i)) if node.input(i) else node.attributes.get(key)
+        if node.input(i) and value is None:
+            return None
+        given.append(None if value is None else [int(v) for v in np.ravel(value)])
+    starts, ends, axes, steps = given
+    if dims is None or starts is None or ends is None:
+        return None
+    axes = axes or range(len(starts))
+    steps = steps or [1] * len(starts)
+    found = []
+    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+        if not step:
+            return None
+        limits = slice(start, end, step).indices(dims[axis])
+        found.append((axis % len(dims), *limits))
+    return found
+
+
+def _made(
+    node: Node,
+    op_type: str,
+    inputs: list[str],
+    outputs: list[str] | None = None,
+    **attributes: Any,
+) -> Node:
+    """Returns another operator in the place of a node."""
+    proto = onnx.helper.make_node(
+        op_type, inputs, node.outputs if outputs is None else outputs, node.proto.name, **attributes
+    )
+    return Node(proto, node.index)
