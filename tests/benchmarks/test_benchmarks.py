@@ -233,3 +233,11 @@ def test_wrong_arguments(script: str) -> None:
     done = run(script, "--repeats", "0", check=False)
     assert done.returncode == 2
     assert "Expected '--repeats' to be positive (got 0)" in done.stderr
+
+
+def test_nasbench101_subset(tmp_path: Path) -> None:
+    results = measured("nasbench101_subset.py", tmp_path)
+    (only,) = results["runs"]
+    assert only["model"] == "gcn"
+    assert -1 <= only["metrics"]["kendall_tau"] <= 1
+    assert results["table"]["gcn"]["mape"]["mean"] == only["metrics"]["mape"] > 0
