@@ -18,7 +18,7 @@ SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 def test_every_snippet_is_tested_here() -> None:
-    assert len(SNIPPETS) == 3
+    assert len(SNIPPETS) == 4
 
 
 def test_layer_snippet() -> None:
@@ -66,3 +66,12 @@ def test_folder_of_the_snippet_is_the_one_that_the_first_command_makes() -> None
     )
     assert 'f"nasbench201_{args.target}_{args.model}_{args.recipe}"' in example
     assert "runs/nasbench201_cifar10valid_valid_acc_narformer_v2_quick_781_seed0" in README
+
+
+def test_darts_snippet() -> None:
+    namespace: dict = {}
+    exec(SNIPPETS[3], namespace)
+    assert (namespace["data"].num_nodes, namespace["data"].num_edges) == (29, 42)
+    network = namespace["network"]
+    auxiliary = {id(p) for p in network.auxiliary_head.parameters()}
+    assert sum(p.numel() for p in network.parameters() if id(p) not in auxiliary) == 3_349_342
