@@ -136,6 +136,32 @@ def test_mean_is_the_pool() -> None:
     assert convert_onnx(mean, counting="nnlqp").report.flops == 2 * 3
 
 
+@pytest.mark.parametrize(
+    ("inputs", "attributes", "name"),
+    [
+        ("x w", {"transB": 1}, "MatMul"),
+        ("x v", {}, "MatMul"),
+        ("x x", {"transB": 1}, "Gemm"),
+        ("x w b", {"transB": 1}, "Gemm"),
+        ("x v", {"alpha": 0.5}, "Gemm"),
+        ("x u", {"transA": 1}, "Gemm"),
+    ],
+)
+def test_gemm_without_a_sum(inputs: str, attributes: dict[str, float], name: str) -> None:
+    proto = model(
+        [node("Gemm", inputs, "y", **attributes)],
+        {"x": [2, 6]},
+        ["y"],
+        {"w": [5, 6], "v": [6, 5], "u": [2, 5], "b": [5]},
+    )
+    conversion = convert_onnx(proto)
+    assert conversion.report.operators == {name: 1}
+    contracted = 2 if attributes.get("transA") else 6
+    assert conversion.data.attr[-1, 0] == contracted
+    outputs = int(conversion.data.attr[-1, 8:10].prod())
+    assert conversion.report.flops == 2 * outputs * contracted
+
+
 def slices(*bounds: tuple[int, int]) -> tuple[Nodes, dict[str, np.ndarray]]:
     """Slices along the second dimension, and their sum."""
     nodes = [node("Slice", f"x s{i} e{i} axis", f"part{i}") for i in range(len(bounds))]
@@ -213,6 +239,16 @@ def test_edges_of_a_split() -> None:
 )
 def test_concat(nodes: Nodes, left: dict[str, int]) -> None:
     assert operators(nodes, [2, 6, 4]) == left
+
+
+def test_roll_by_nothing() -> None:
+    nodes = [
+        node("Slice", "x zero big axis", "a"),
+        node("Slice", "x zero zero axis", "b"),
+        node("Concat", "a b", "y", axis=1),
+    ]
+    weights = {"zero": ints(0), "big": ints(2**62), "axis": ints(1)}
+    assert operators(nodes, [2, 6, 4], weights) == {}
 
 
 def test_edges_of_concats_in_a_row() -> None:

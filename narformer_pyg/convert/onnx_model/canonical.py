@@ -7,6 +7,7 @@ out, the shorter or more telling form is taken, so that a network has one graph:
 - of Reshapes in a row, the last one is left; a Gather of all elements in order is one, too;
 - a Reshape that joins all dimensions behind the batch is a Flatten;
 - a ReduceMean over all spatial dimensions, which stay as ones, is a GlobalAveragePool;
+- a Gemm that adds nothing is a MatMul;
 - Slices that cut a tensor into equal parts are a Split;
 - a Concat that only another one reads, along the same dimension, is a part of that.
 
@@ -101,6 +102,15 @@ def _rewritten(graph: Graph, node: Node, producer: dict[str, Node]) -> Node:
         # Of three dimensions, the last may be features, and the mean a part of a normalisation.
         if dims and len(dims) > 3 and axes and sorted(axes) == list(range(2, len(dims))):
             return _made(node, "GlobalAveragePool", node.inputs[:1])
+    elif node.op_type == "Concat":
+        filled = [name for name in node.inputs if 0 not in (graph.dims(name) or ())]
+        if 0 < len(filled) < len(node.inputs):  # a roll by nothing cuts off nothing
+            return _made(node, "Concat", filled, axis=node.attributes.get("axis", 1))
+    elif node.op_type == "Gemm" and not node.input(2):
+        stored = node.input(1) in graph.constants  # weights lie in memory as an exporter wants
+        plain = node.attributes.get("alpha", 1.0) == 1.0 and not node.attributes.get("transA")
+        if plain and (stored or not node.attributes.get("transB")):
+            return _made(node, "MatMul", node.inputs[:2])
     return node
 
 
