@@ -321,6 +321,7 @@ def report(
         label="latency",
         unit="ms",
         title=f"{network}, {split.train.numel()} training models",
+        log=True,
     )
     plot_history(folder / "history.png", history)
 

@@ -107,11 +107,12 @@ def plot_predictions(
     unit: str,
     title: str,
     predicted_label: str | None = None,
+    log: bool = False,
 ) -> None:
     r"""Draws predictions against labels.
 
     The axes show the range that holds 98 % of the labels, where most architectures are; how many
-    points lie outside is written in the corner.
+    points lie outside is written in the corner. Logarithmic axes show all.
 
     Args:
         path (str or os.PathLike): The PNG file.
@@ -122,6 +123,8 @@ def plot_predictions(
         title (str): The title.
         predicted_label (str, optional): What the model was trained on, if it is not
             :obj:`label`. (default: :obj:`None`)
+        log (bool, optional): If set to :obj:`True`, the axes are logarithmic, for positive values
+            of many sizes. (default: :obj:`False`)
     """
     import matplotlib
 
@@ -129,14 +132,20 @@ def plot_predictions(
     import matplotlib.pyplot as plt
 
     p, y = prediction.numpy(), target.numpy()
-    low, high = np.quantile(y, 0.01), np.quantile(y, 0.99)
-    high = max(high, float(y.max()) if y.max() < high * 1.05 else high)
-    margin = 0.04 * (high - low) or 1.0
-    low, high = low - margin, high + margin
+    if log:
+        low, high = min(p.min(), y.min()) / 1.2, max(p.max(), y.max()) * 1.2
+    else:
+        low, high = np.quantile(y, 0.01), np.quantile(y, 0.99)
+        high = max(high, float(y.max()) if y.max() < high * 1.05 else high)
+        margin = 0.04 * (high - low) or 1.0
+        low, high = low - margin, high + margin
     outside = int(((y < low) | (y > high) | (p < low) | (p > high)).sum())
 
     figure, axes = plt.subplots(figsize=(5.6, 5.2), constrained_layout=True)
-    axes.scatter(y, p, s=4, alpha=0.25, linewidths=0, color="#1f5fa8", rasterized=True)
+    size, alpha = (4, 0.25) if len(y) > 2000 else (14, 0.6)
+    axes.scatter(y, p, s=size, alpha=alpha, linewidths=0, color="#1f5fa8", rasterized=True)
+    if log:
+        axes.set(xscale="log", yscale="log")
     axes.plot([low, high], [low, high], color="0.35", linewidth=0.9, label="prediction = label")
     axes.set(xlim=(low, high), ylim=(low, high), aspect="equal", title=title)
     axes.set_xlabel(f"{label}: measured ({unit})")

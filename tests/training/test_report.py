@@ -109,8 +109,13 @@ def test_plot_predictions(tmp_path: Path, num_graphs: int) -> None:
     target = 80 + 10 * torch.rand(num_graphs, generator=generator)
     prediction = target + torch.randn(num_graphs, generator=generator)
     path = tmp_path / "folder" / "predictions.png"
-    plot_predictions(path, prediction, target, label="accuracy", unit="percent", title="title")
+    text = {"label": "accuracy", "unit": "percent", "title": "title"}
+    plot_predictions(path, prediction, target, **text)
     assert_is_a_picture(path)
+    linear = path.read_bytes()
+    plot_predictions(path, prediction, target, **text, log=True)
+    assert_is_a_picture(path)
+    assert path.read_bytes() != linear
     assert plt.get_fignums() == []  # nothing stays open
 
 
