@@ -71,7 +71,7 @@ def main() -> None:
 
 
 def read_subset() -> NASBench101:
-    """Returns the cells whose accuracies after 108 epochs are known, in percent."""
+    """Returns the cells whose accuracies after 108 epochs are known."""
     with np.load(SUBSET, allow_pickle=False) as file:
         known = np.isfinite(file[TRAIN]) & np.isfinite(file[TEST])
         content = {
@@ -85,7 +85,7 @@ def read_subset() -> NASBench101:
             content["num_vertices"], content["adjacency"], content["ops"], strict=True
         )
     ]
-    labels = {name: 100.0 * content[name] for name in (TRAIN, TEST)}
+    labels = {name: content[name] for name in (TRAIN, TEST)}
     return NASBench101.from_arrays(*np.array(codes).T, labels, target=TRAIN)
 
 

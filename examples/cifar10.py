@@ -83,7 +83,10 @@ def load_cifar10(folder: Path, may_download: bool = False) -> tuple[Images, Imag
     place, read = found[0]
     try:
         *train, test = [read(place, name) for name in FILES]
-    except (OSError, KeyError, EOFError, tarfile.TarError, pickle.UnpicklingError) as error:
+    except (
+        OSError, EOFError, LookupError, AttributeError, TypeError, ValueError, tarfile.TarError,
+        pickle.UnpicklingError,
+    ) as error:  # fmt: skip
         raise ValueError(
             f"Expected {place} to hold CIFAR-10, complete (got {type(error).__name__}: {error})"
         ) from error

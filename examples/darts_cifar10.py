@@ -286,8 +286,10 @@ def read_checkpoint(path: Path, settings: dict[str, Any], resume: bool) -> dict[
         )
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        earlier = state["settings"]
-    except (OSError, RuntimeError, KeyError, TypeError, pickle.UnpicklingError) as error:
+        earlier = dict(state["settings"])
+    except (
+        OSError, EOFError, RuntimeError, LookupError, TypeError, ValueError, pickle.UnpicklingError,
+    ) as error:  # fmt: skip
         raise ValueError(
             f"Expected '--out' to hold the 'training.pt' of an interrupted run (got {path}: "
             f"{type(error).__name__})"

@@ -181,6 +181,12 @@ def load(args: argparse.Namespace, recipe: Recipe) -> ONNXLatency:
 def split_names(split: str, dataset: ONNXLatency) -> list[str]:
     """Returns the splits that are asked for."""
     families = sorted(set(dataset.families))
+    for family in families:
+        if family in ("in_domain", "stage", "all_families") or not set(family).isdisjoint("/\\"):
+            raise ValueError(
+                "Expected 'family' in the labels to be a name for a folder, and none of in_domain, "
+                f"stage and all_families (got {family!r})"
+            )
     if split not in ("in_domain", "stage", "all_families", *families):
         raise ValueError(
             f"Expected '--split' to be in_domain, stage, all_families or {', '.join(families)} "
@@ -232,21 +238,28 @@ def network_run(
 ) -> dict[str, Any]:
     """Trains and tests one network, or reads what an earlier run of this command wrote."""
     folder = args.out / "runs" / f"{name}_seed{seed}_{network}"
+    is_kept = network == args.networks[0] and (name, seed) == first_split(args, dataset)
     settings = {
         "recipe": recipe.to_dict(),
+        "graphs": dataset.fingerprint,
+        "files": dataset.files,
         "train": split.train.tolist(),
         "val": split.val.tolist(),
         "test": split.test.tolist(),
         "labels": [round(value, 6) for value in dataset.labels().tolist()],
     }
+    # Written first, so that a training which was stopped is known by it too.
+    if not (folder / "settings.json").is_file():
+        write_json(folder / "settings.json", settings)
+    elif json.loads((folder / "settings.json").read_text("utf-8")) != settings:
+        raise ValueError(
+            f"Expected '--out' to be new, or to hold runs of the same data and settings (got "
+            f"{args.out}, whose {folder.name} differs); pass another folder"
+        )
     if (folder / "run.json").is_file():
-        earlier = json.loads((folder / "run.json").read_text("utf-8"))
-        if earlier["settings"] != settings:
-            raise ValueError(
-                f"Expected '--out' to be new, or to hold runs of the same data and settings (got "
-                f"{args.out}, whose {folder.name} differs); pass another folder"
-            )
-        return earlier["run"]
+        if is_kept:
+            ArchitecturePredictor.from_pretrained(folder).save_pretrained(args.out / "predictor")
+        return json.loads((folder / "run.json").read_text("utf-8"))
 
     torch.manual_seed(seed)
     token_encoder = OperatorTokenEncoder(**recipe.token_encoder)
@@ -276,7 +289,7 @@ def network_run(
     prediction = predictor.predict(dataset[split.test], device=args.device)[:, 0]
     report(folder, network, dataset, split, prediction, result.history)
     predictor.save_pretrained(folder)
-    if network == args.networks[0] and (name, seed) == first_split(args, dataset):
+    if is_kept:
         predictor.save_pretrained(args.out / "predictor")
     run = {
         "split": name,
@@ -286,7 +299,7 @@ def network_run(
         "num_parameters": sum(p.numel() for p in model.parameters()),
         "train_seconds": result.seconds,
     }
-    write_json(folder / "run.json", {"settings": settings, "run": run})
+    write_json(folder / "run.json", run)
     checkpoint.unlink(missing_ok=True)
     return run
 

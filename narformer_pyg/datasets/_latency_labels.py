@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import math
 import os
+import posixpath
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 #: The name that NNLQP gives its tables.
 NNLQP_FILE = "gt.txt"
 _COLUMNS = ("file", "latency_ms")
+# Bytes above which a file is not read to tell whether it has changed.
+_LARGE = 4 * 2**20
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,12 @@ def read_latency_table(
             that is not positive, several platforms, or a model twice.
     """
     path = Path(path)
-    rows = _read_nnlqp(path) if path.suffix == ".txt" else _read_csv(path)
+    try:
+        rows = _read_nnlqp(path) if path.suffix == ".txt" else _read_csv(path)
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"Expected 'labels' to be a text file in UTF-8 (got {str(path)!r}: {error})"
+        ) from error
     if not rows:
         raise ValueError(
             f"Expected 'labels' to hold at least one latency (got {str(path)!r}, which is empty)"
@@ -96,22 +105,31 @@ def read_latency_table(
 def digest(rows: list[LatencyRow], models: Path) -> str:
     """Returns a hash of labels and models, by which a cache knows them.
 
-    Of models in a folder it takes the sizes, of an archive all that it holds.
+    Of large files, which hold weights, it takes the size and the time of the last change.
     """
     out = hashlib.sha256(b"" if models.is_dir() else models.read_bytes())
+    files: dict[str, str] = {}
     for row in rows:
+        if models.is_dir() and row.file not in files:
+            files[row.file] = _file_digest(models / row.file)
         content = (*row.model, row.latency_ms, row.family, row.platform, row.stage)
-        size = (models / row.file).stat().st_size if models.is_dir() else ""
-        out.update(f"{content!r}{size}\n".encode())
+        out.update(f"{content!r}{files.get(row.file, '')}\n".encode())
     return out.hexdigest()[:16]
 
 
-def check_files(rows: list[LatencyRow], folder: Path, name: str) -> None:
-    """Raises unless each model is in the folder."""
+def _file_digest(path: Path) -> str:
+    status = path.stat()
+    if status.st_size > _LARGE:
+        return f"{status.st_size} {status.st_mtime_ns}"
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def check_files(rows: list[LatencyRow], folder: Path, models: Path, name: str) -> None:
+    """Raises unless each model is in the folder, which is that of ``models`` or in an archive."""
     missing = [row for row in rows if not (folder / row.file).is_file()]
     if missing:
         raise FileNotFoundError(
-            f"Expected 'models' to hold every model of {name!r} (got {str(folder)!r} without "
+            f"Expected 'models' to hold every model of {name!r} (got {str(models)!r} without "
             f"{len(missing)} of {len(rows)}, {missing[0].file!r} of {missing[0].where} for one)"
         )
 
@@ -134,7 +152,7 @@ def _read_csv(path: Path) -> list[LatencyRow]:
                 raise ValueError(f"Expected 'file' in {where} to name a model (got nothing)")
             rows.append(
                 LatencyRow(
-                    text["file"],
+                    posixpath.normpath(text["file"]),
                     _latency(text["latency_ms"], where),
                     where,
                     family=text.get("family", ""),
@@ -163,7 +181,7 @@ def _read_nnlqp(path: Path) -> list[LatencyRow]:
             raise ValueError(f"Expected 'batch' in {where} to be positive (got {batch})")
         rows.append(
             LatencyRow(
-                items[1],
+                posixpath.normpath(items[1]),
                 _latency(items[3], where),
                 where,
                 family=items[4],
@@ -177,7 +195,7 @@ def _read_nnlqp(path: Path) -> list[LatencyRow]:
 
 def _latency(text: str, where: str) -> float:
     value = _number(float, text, "latency_ms", where)
-    if not (math.isfinite(value) and value > 0):
+    if not np.finfo(np.float32).tiny <= value <= np.finfo(np.float32).max:  # as it is stored
         raise ValueError(
             f"Expected 'latency_ms' in {where} to be positive and finite (got {text}); leave out "
             "models that were not measured"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,8 +16,10 @@ from torch_geometric.data import Data, InMemoryDataset
 
 from narformer_pyg import __version__
 from narformer_pyg._files import atomic_write
+from narformer_pyg.convert.onnx_model.convert import CONVERTER_REVISION
 from narformer_pyg.datasets._latency_labels import (
     NNLQP_FILE,
+    LatencyRow,
     check_files,
     digest,
     read_latency_table,
@@ -33,6 +36,18 @@ log = logging.getLogger(__name__)
 _MEASURED = Path(__file__).parent / "data" / "onnx_latency"
 
 _LATENCY = Target("latency_ms", "ms", "latency", "one inference, as the table of labels says")
+
+
+def _name(row: LatencyRow) -> str:
+    """Returns what tells a row from others: the file, and what of it was measured."""
+    shapes = " ".join(f"{name}:{'x'.join(map(str, dims))}" for name, dims in row.input_shapes)
+    batch = "" if row.batch_size is None else f"batch {row.batch_size}"
+    return " ".join(filter(None, (row.file, shapes, batch)))
+
+
+def _warn(failures: Mapping[str, str]) -> None:
+    for name, reason in failures.items():
+        log.warning("Left out %s: %s", name, reason)
 
 
 class ONNXLatency(InMemoryDataset):
@@ -96,7 +111,8 @@ class ONNXLatency(InMemoryDataset):
 
     targets: ClassVar[dict[str, Target]] = {_LATENCY.name: _LATENCY}
     target_names = (_LATENCY.name,)
-    #: File to the reason why it is not in the dataset.
+    #: File, and input shapes or batch size where the table has them, to the reason why it is left
+    #: out.
     failures: dict[str, str]
 
     def __init__(
@@ -145,7 +161,7 @@ class ONNXLatency(InMemoryDataset):
                 f"{str(self._models)!r}, which does not exist)"
             )
         if self._models.is_dir():
-            check_files(self._table, self._models, table.name)
+            check_files(self._table, self._models, self._models, table.name)
         self._table_name = table.name
         self._digest = digest(self._table, self._models)
         # PyG stores a placeholder text for a root that is not given.
@@ -159,6 +175,9 @@ class ONNXLatency(InMemoryDataset):
             force_reload=force_reload,
         )
         content = self._read(self.processed_paths[0]) if self._on_disk else self._build()
+        if content["failures"] and self._on_disk and self._converts_now(content["failures"]):
+            self.process()
+            content = self._read(self.processed_paths[0])
         self._data, self.slices = Data.from_dict(content["data"]), content["slices"]
         self._rows = content["rows"]
         self.failures = content["failures"]
@@ -176,8 +195,15 @@ class ONNXLatency(InMemoryDataset):
     @property
     def processed_dir(self) -> str:
         """The folder of the processed graphs, which names all that they depend on."""
-        name = f"{self.vocabulary}_{self.counting}_{__version__}_{self._digest}"
-        return os.path.join(self.root, "processed", name)
+        return os.path.join(self.root, "processed", self.fingerprint)
+
+    @property
+    def fingerprint(self) -> str:
+        """A text that differs if models, labels, vocabulary, counting or the converter do."""
+        # Where ONNX Runtime is installed, more shapes can be found.
+        runtime = "runtime" if find_spec("onnxruntime") else "no_runtime"
+        converter = f"{__version__}.{CONVERTER_REVISION}_{runtime}"
+        return f"{self.vocabulary}_{self.counting}_{converter}_{self._digest}"
 
     @property
     def processed_file_names(self) -> str:
@@ -212,6 +238,9 @@ class ONNXLatency(InMemoryDataset):
     ) -> Split:
         r"""Draws training, validation and test graphs from every family.
 
+        A file that was measured more than once, for instance with several batch sizes, is in one of
+        the three with all of its graphs.
+
         Args:
             test_share (float, optional): The share of each family to test on.
                 (default: :obj:`0.1`)
@@ -222,7 +251,7 @@ class ONNXLatency(InMemoryDataset):
         Raises:
             ValueError: If a number is out of range.
         """
-        return draw_in_groups(self._groups(), test_share, val_share, seed)
+        return self._draw(self._groups(), test_share, val_share, seed)
 
     def leave_family_out(self, family: str, val_share: float = 0.0, seed: int = 0) -> Split:
         r"""Tests on one family and trains on all others.
@@ -243,7 +272,7 @@ class ONNXLatency(InMemoryDataset):
                 f"{', '.join(map(repr, groups))})"
             )
         test = groups.pop(family)
-        rest = draw_in_groups(groups, 0.0, val_share, seed)
+        rest = self._draw(groups, 0.0, val_share, seed)
         return Split(train=rest.train, val=rest.val, test=test, seed=seed)
 
     def stage_split(self, val_share: float = 0.0, seed: int = 0) -> Split:
@@ -266,7 +295,7 @@ class ONNXLatency(InMemoryDataset):
         is_test = torch.tensor([stage == "test" for stage in stages])
         groups = {f: members[~is_test[members]] for f, members in self._groups().items()}
         groups = {family: members for family, members in groups.items() if members.numel()}
-        rest = draw_in_groups(groups, 0.0, val_share, seed)
+        rest = self._draw(groups, 0.0, val_share, seed)
         return Split(
             train=rest.train, val=rest.val, test=is_test.nonzero().flatten(), seed=rest.seed
         )
@@ -299,15 +328,42 @@ class ONNXLatency(InMemoryDataset):
             members.setdefault(family, []).append(i)
         return {family: torch.tensor(members[family]) for family in sorted(members)}
 
+    def _draw(
+        self, groups: dict[str, Tensor], test_share: float, val_share: float, seed: int
+    ) -> Split:
+        """Draws files, of which most have a single graph."""
+        files = self.files
+        if not files:
+            raise ValueError("Expected the dataset to hold a graph to draw from (got none)")
+        members: dict[tuple[str, str], list[int]] = {}
+        firsts: dict[str, list[int]] = {}
+        for family, group in groups.items():
+            for i in group.tolist():
+                key = family, files[i]
+                if key not in members:
+                    firsts.setdefault(family, []).append(i)
+                members.setdefault(key, []).append(i)
+        of_first = {found[0]: found for found in members.values()}
+        drawn = draw_in_groups(
+            {family: torch.tensor(positions) for family, positions in firsts.items()},
+            test_share,
+            val_share,
+            seed,
+        )
+
+        def expand(part: Tensor) -> Tensor:
+            return torch.tensor([j for i in part.tolist() for j in of_first[i]], dtype=torch.long)
+
+        return Split(expand(drawn.train), expand(drawn.val), expand(drawn.test).sort().values, seed)
+
     def _build(self) -> dict[str, Any]:
         with open_models(self._models) as folder:
-            check_files(self._table, folder, self._table_name)
+            check_files(self._table, folder, self._models, self._table_name)
             converted, failed = convert_models(
                 self._table, folder, self.vocabulary, self.counting, **self._conversion
             )
-        failures = {self._table[i].file: failed[i] for i in sorted(failed)}
-        for file, reason in failures.items():
-            log.warning("Left out %s: %s", file, reason)
+        failures = {_name(self._table[i]): failed[i] for i in sorted(failed)}
+        _warn(failures)
         if not converted:
             file, reason = next(iter(failures.items()))
             raise ValueError(
@@ -327,6 +383,17 @@ class ONNXLatency(InMemoryDataset):
             )
         data, slices = self.collate(graphs)
         return {"data": data.to_dict(), "slices": slices, "rows": rows, "failures": failures}
+
+    def _converts_now(self, failures: dict[str, str]) -> bool:
+        """Whether a model that failed when the graphs were kept has become convertible since."""
+        rows = [row for row in self._table if _name(row) in failures]
+        with open_models(self._models) as folder:
+            converted, _ = convert_models(
+                rows, folder, self.vocabulary, self.counting, num_workers=0, progress=False
+            )
+        if not converted:
+            _warn(failures)
+        return bool(converted)
 
     def _read(self, path: str) -> dict[str, Any]:
         try:

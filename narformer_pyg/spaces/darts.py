@@ -383,7 +383,9 @@ def _check_cell(name: str, edges: Any) -> Cell:
 def _check_concat(name: str, nodes: Any) -> tuple[int, ...]:
     # A range is compared without writing it out, however long it is.
     expected = range(2, 6) if isinstance(nodes, range) else INTERMEDIATE_NODES
-    if (tuple(nodes) if isinstance(nodes, list) else nodes) != expected:
+    if not isinstance(nodes, (range, tuple)):
+        nodes = tuple(nodes) if isinstance(nodes, Iterable) else nodes
+    if nodes != expected:
         raise ConversionError(
             f"Expected '{name}' to be range(2, 6), all intermediate nodes in order, which is what "
             f"cells of DARTS concatenate (got {nodes!r})"

@@ -72,6 +72,12 @@ class Recipe:
             value = getattr(self, item.name)
             if item.name.endswith(("_weight", "_decay", "_clip")) and not value >= 0:
                 raise ValueError(f"Expected '{item.name}' to be at least 0 (got {value})")
+        losses = ("mse", "log", "ranking", "consistency", "pairwise")
+        if not any(getattr(self, f"{loss}_weight") > 0 for loss in losses):
+            raise ValueError(
+                "Expected the weight of at least one loss to be positive (got 0 for "
+                f"{', '.join(losses)})"
+            )
         if not self.pairwise_temperature > 0:
             raise ValueError(
                 f"Expected 'pairwise_temperature' to be positive (got {self.pairwise_temperature})"

@@ -304,3 +304,14 @@ class Halves(torch.nn.Module):
 def test_export_of_torch() -> None:
     report = convert_onnx(export_onnx(Halves(), torch.rand(2, 6, 4, 4))).report
     assert report.operators == {"Split": 1, "Mul": 1, "GlobalAveragePool": 1, "Flatten": 1}
+
+
+def test_malformed_slices_stay() -> None:
+    bounds = {"zeros": ints(0, 0), "big": ints(9, 9), "axes": ints(0, 7), "one": ints(9)}
+    for inputs in ("x zeros big axes", "x zeros one"):
+        proto = model(
+            [node("Slice", inputs, "y"), node("Relu", "y", "z")], {"x": [2, 3, 4, 5]}, ["z"],
+            bounds, opset=18,
+        )  # fmt: skip
+        report = convert_onnx(proto, use_runtime=False).report
+        assert report.operators == {"Slice": 1, "Relu": 1}

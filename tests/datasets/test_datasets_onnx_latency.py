@@ -418,3 +418,78 @@ def test_copies_of_a_folder_share_a_cache(
     shutil.copytree(shared[0], tmp_path / "moved")
     monkeypatch.delattr(onnx_latency, "convert_models")
     assert len(load(tmp_path / "moved", labels, tmp_path / "root")) == 12
+
+
+class TestWhatChangedMeanwhile:
+    def test_model_of_the_same_size(self, labels: Path, tmp_path: Path) -> None:
+        folder = tmp_path / "models"
+        write_models(folder)
+        before = load(folder, labels, tmp_path / "root")
+        proto = onnx.load(folder / "plain_0.onnx")
+        size = (folder / "plain_0.onnx").stat().st_size
+        pads = next(a for a in proto.graph.node[0].attribute if a.name == "pads")
+        pads.ints[:] = [0] * 4
+        onnx.save(proto, folder / "plain_0.onnx")
+        assert (folder / "plain_0.onnx").stat().st_size == size
+        again = load(folder, labels, tmp_path / "root")
+        assert same(again[0], load(folder, labels)[0])
+        assert not same(again[0], before[0])
+
+    def test_model_that_failed(
+        self, labels: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        folder = tmp_path / "models"
+        num = len(write_models(folder))
+        # A model whose weights are in a file of its own, which is missing.
+        proto = onnx.load(folder / "plain_0.onnx")
+        weight = proto.graph.initializer[0]
+        weight.data_location = onnx.TensorProto.EXTERNAL
+        weight.external_data.add(key="location", value="w.bin")
+        (folder / "plain_0.onnx").write_bytes(proto.SerializeToString())
+        for _ in range(2):  # the second time, from the cache
+            caplog.clear()
+            dataset = load(folder, labels, tmp_path / "root")
+            assert len(dataset) == num - 1
+            assert list(dataset.failures) == ["plain_0.onnx"]
+            assert "Left out plain_0.onnx" in caplog.text
+        (folder / "w.bin").write_bytes(bytes(4 * int(np.prod(weight.dims))))
+        dataset = load(folder, labels, tmp_path / "root")
+        assert dataset.failures == {}
+        assert len(dataset) == num
+
+
+def test_file_with_several_batch_sizes_is_in_one_set(tmp_path: Path) -> None:
+    lines = []
+    for i in range(6):
+        onnx.save(small_model("plain", 4 + i, 8, "n"), tmp_path / f"plain_{i}.onnx")
+        lines += [
+            {"file": f"plain_{i}.onnx", "latency_ms": f"{batch}.5",
+             "input_shapes": f"x:{batch}x3x8x8"}
+            for batch in (1, 2, 4)
+        ]  # fmt: skip
+    dataset = load(tmp_path, write_csv(tmp_path / "labels.csv", lines))
+    assert len(dataset) == 18
+    split = dataset.in_domain_split(0.3, 0.2, seed=1)
+    parts = [{dataset.files[i] for i in part} for part in (split.train, split.val, split.test)]
+    assert all(parts)
+    assert sum(map(len, parts)) == 6
+    assert sum(p.numel() for p in (split.train, split.val, split.test)) == 18
+
+
+def test_one_file_by_two_spellings(shared: tuple[Path, Lines], tmp_path: Path) -> None:
+    lines = [*shared[1], {**shared[1][0], "file": "./" + shared[1][0]["file"]}]
+    with pytest.raises(ValueError, match="to name each model once"):
+        load(shared[0], write_csv(tmp_path / "twice.csv", lines))
+
+
+@pytest.mark.parametrize("latency", ["1e-60", "1e60", "nan", "0"])
+def test_latency_out_of_range(shared: tuple[Path, Lines], tmp_path: Path, latency: str) -> None:
+    lines = [{**shared[1][0], "latency_ms": latency}]
+    with pytest.raises(ValueError, match=r"'latency_ms' in line 2 .* positive and finite"):
+        load(shared[0], write_csv(tmp_path / "wrong.csv", lines))
+
+
+def test_labels_that_are_no_text(shared: tuple[Path, Lines], tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_bytes("file,latency_ms".encode("utf-16"))
+    with pytest.raises(ValueError, match="'labels' to be a text file in UTF-8"):
+        load(shared[0], tmp_path / "labels.csv")

@@ -14,6 +14,7 @@ from narformer_pyg.cli import main
 from narformer_pyg.datasets import NASBench201, ONNXLatency
 from narformer_pyg.nn import CellTokenEncoder, OperatorTokenEncoder
 from narformer_pyg.nn.models import ArchitecturePredictor, create_model
+from narformer_pyg.nn.models.registry import model_name
 from narformer_pyg.training import LATENCY_RECIPES, fit, get_recipe, label_scale
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "onnx_latency.py"
@@ -105,6 +106,14 @@ def test_from_measurements_to_predictions(
     assert again["table"] == content["table"]
     assert "'--out' to be new" in run(*command, "--epochs=2", cwd=tmp_path)
 
+    # The predictor that is kept is that of the first network of the last command.
+    swapped = [*command[:-2], "gcn", "narformer_v2"]
+    kept = tmp_path / "out" / "predictor"
+    assert run(*swapped, cwd=tmp_path) == ""
+    assert model_name(ArchitecturePredictor.from_pretrained(kept).model) == "gcn"
+    assert run(*command, cwd=tmp_path) == ""
+    assert model_name(ArchitecturePredictor.from_pretrained(kept).model) == "narformer_v2"
+
     # The saved predictor says of a model what it said in Python.
     capsys.readouterr()
     checkpoint = tmp_path / "out" / "predictor"
@@ -148,3 +157,24 @@ def test_errors(
 ) -> None:
     message = run(f"--models={measured[0]}", f"--labels={measured[1]}", *TINY, *args, cwd=tmp_path)
     assert expected in message
+
+
+def test_refuses_runs_of_other_models(tmp_path: Path) -> None:
+    labels = write_csv(tmp_path / "labels.csv", write_models(tmp_path / "models", 15))
+    command = [f"--models={tmp_path / 'models'}", f"--labels={labels}", *TINY, "--out=out"]
+    command += ["--networks", "gcn"]
+    assert run(*command, cwd=tmp_path) == ""
+    # The same labels, but another model behind one of them.
+    (tmp_path / "models" / "plain_0.onnx").write_bytes(
+        (tmp_path / "models" / "pooled_2.onnx").read_bytes()
+    )
+    assert "'--out' to be new" in run(*command, cwd=tmp_path)
+
+
+@pytest.mark.parametrize("family", ["../elsewhere", "stage"])
+def test_refuses_families_that_are_no_names(tmp_path: Path, family: str) -> None:
+    lines = write_models(tmp_path / "models", 15)
+    lines = [{**line, "family": family} for line in lines[:5]] + lines[5:]
+    labels = write_csv(tmp_path / "labels.csv", lines)
+    message = run(f"--models={tmp_path / 'models'}", f"--labels={labels}", *TINY, cwd=tmp_path)
+    assert f"got {family!r}" in message

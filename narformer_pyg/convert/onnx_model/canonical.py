@@ -173,8 +173,12 @@ def _slice(graph: Graph, node: Node) -> list[tuple[int, int, int, int]] | None:
     starts, ends, axes, steps = given
     if dims is None or starts is None or ends is None:
         return None
-    axes = axes or range(len(starts))
-    steps = steps or [1] * len(starts)
+    axes = list(range(len(starts))) if axes is None else axes
+    steps = [1] * len(starts) if steps is None else steps
+    if not len(starts) == len(ends) == len(axes) == len(steps):
+        return None
+    if any(not -len(dims) <= axis < len(dims) for axis in axes):
+        return None
     found = []
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
         if not step:

@@ -42,6 +42,9 @@ from narformer_pyg.vocabulary import COUNTINGS, get_vocabulary
 
 log = logging.getLogger(__name__)
 
+#: Raised by whoever changes the graph of a model, so that graphs kept on disk are made again.
+CONVERTER_REVISION = 1
+
 
 def from_onnx(
     model: str | os.PathLike[str] | ModelProto,
