@@ -251,7 +251,7 @@ class ONNXLatency(InMemoryDataset):
         Raises:
             ValueError: If a number is out of range.
         """
-        return self._draw(self._groups(), test_share, val_share, seed)
+        return draw_in_groups(self._groups(), test_share, val_share, seed, self.files)
 
     def leave_family_out(self, family: str, val_share: float = 0.0, seed: int = 0) -> Split:
         r"""Tests on one family and trains on all others.
@@ -272,7 +272,7 @@ class ONNXLatency(InMemoryDataset):
                 f"{', '.join(map(repr, groups))})"
             )
         test = groups.pop(family)
-        rest = self._draw(groups, 0.0, val_share, seed)
+        rest = draw_in_groups(groups, 0.0, val_share, seed, self.files)
         return Split(train=rest.train, val=rest.val, test=test, seed=seed)
 
     def stage_split(self, val_share: float = 0.0, seed: int = 0) -> Split:
@@ -295,7 +295,7 @@ class ONNXLatency(InMemoryDataset):
         is_test = torch.tensor([stage == "test" for stage in stages])
         groups = {f: members[~is_test[members]] for f, members in self._groups().items()}
         groups = {family: members for family, members in groups.items() if members.numel()}
-        rest = self._draw(groups, 0.0, val_share, seed)
+        rest = draw_in_groups(groups, 0.0, val_share, seed, self.files)
         return Split(
             train=rest.train, val=rest.val, test=is_test.nonzero().flatten(), seed=rest.seed
         )
@@ -327,34 +327,6 @@ class ONNXLatency(InMemoryDataset):
         for i, family in enumerate(self.families):
             members.setdefault(family, []).append(i)
         return {family: torch.tensor(members[family]) for family in sorted(members)}
-
-    def _draw(
-        self, groups: dict[str, Tensor], test_share: float, val_share: float, seed: int
-    ) -> Split:
-        """Draws files, of which most have a single graph."""
-        files = self.files
-        if not files:
-            raise ValueError("Expected the dataset to hold a graph to draw from (got none)")
-        members: dict[tuple[str, str], list[int]] = {}
-        firsts: dict[str, list[int]] = {}
-        for family, group in groups.items():
-            for i in group.tolist():
-                key = family, files[i]
-                if key not in members:
-                    firsts.setdefault(family, []).append(i)
-                members.setdefault(key, []).append(i)
-        of_first = {found[0]: found for found in members.values()}
-        drawn = draw_in_groups(
-            {family: torch.tensor(positions) for family, positions in firsts.items()},
-            test_share,
-            val_share,
-            seed,
-        )
-
-        def expand(part: Tensor) -> Tensor:
-            return torch.tensor([j for i in part.tolist() for j in of_first[i]], dtype=torch.long)
-
-        return Split(expand(drawn.train), expand(drawn.val), expand(drawn.test).sort().values, seed)
 
     def _build(self) -> dict[str, Any]:
         with open_models(self._models) as folder:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -151,21 +151,28 @@ def draw_split(candidates: Tensor, train_size: int, val_size: int, seed: int) ->
 
 
 def draw_in_groups(
-    groups: Mapping[str, Tensor], test_share: float, val_share: float, seed: int
+    groups: Mapping[str, Tensor],
+    test_share: float,
+    val_share: float,
+    seed: int,
+    units: Sequence[str] | None = None,
 ) -> Split:
     r"""Draws disjoint training, validation and test sets with the same share of every group.
 
-    The test set does not depend on :obj:`val_share`. A group with two graphs or more has at least
-    one in training and, where :obj:`test_share` is positive, one in test; a single graph trains.
+    The test set does not depend on :obj:`val_share`. A group with two units or more has at least
+    one in training and, where :obj:`test_share` is positive, one in test; a single unit trains.
 
     Args:
         groups (dict): Group to the positions of its graphs: long, in ascending order.
         test_share (float): The share of each group that is tested on, in :obj:`[0, 1)`.
         val_share (float): The share of each group that validates, in :obj:`[0, 1)`.
         seed (int): The seed of :func:`numpy.random.default_rng`, at least 0.
+        units (sequence of str, optional): What each graph is of, by its position; graphs of a group
+            that are of the same stay together. By default each graph is a unit.
+            (default: :obj:`None`)
 
     Raises:
-        ValueError: If a number is out of range.
+        ValueError: If a number is out of range, or there is nothing to draw from.
     """
     for name, share in (("test_share", test_share), ("val_share", val_share)):
         if not 0.0 <= share < 1.0:
@@ -176,17 +183,27 @@ def draw_in_groups(
             f"(got {test_share} and {val_share})"
         )
     check_seed(seed)
+    if not groups:
+        raise ValueError("Expected at least one graph to draw a split from (got none)")
     # Groups of the same size would be drawn alike with the same seed.
     seeds = np.random.default_rng(seed).integers(2**63, size=len(groups)).tolist()
-    train, val, test = [], [], []
+    train: list[int] = []
+    val: list[int] = []
+    test: list[int] = []
     for members, group_seed in zip(groups.values(), seeds, strict=True):
-        num = members.numel()
+        together: dict[str | int, list[int]] = {}
+        for i in members.tolist():
+            together.setdefault(i if units is None else units[i], []).append(i)
+        parts = list(together.values())
+        num = len(parts)
         num_test = min(max(round(test_share * num), int(test_share > 0)), num - 1)
         num_val = min(round(val_share * num), num - num_test - 1)
-        drawn = draw_split(members, num - num_test - num_val, num_val, group_seed)
-        train.append(drawn.train)
-        val.append(drawn.val)
-        test.append(drawn.held_out)
+        drawn = draw_split(torch.arange(num), num - num_test - num_val, num_val, group_seed)
+        for out, chosen in ((train, drawn.train), (val, drawn.val), (test, drawn.held_out)):
+            out.extend(i for part in chosen.tolist() for i in parts[part])
     return Split(
-        train=torch.cat(train), val=torch.cat(val), test=torch.cat(test).sort().values, seed=seed
+        train=torch.tensor(train),
+        val=torch.tensor(val, dtype=torch.long),
+        test=torch.tensor(sorted(test), dtype=torch.long),
+        seed=seed,
     )
