@@ -175,7 +175,8 @@ def main() -> None:
     torch.manual_seed(args.seed)
     token_encoder = CellTokenEncoder()
     model = create_model(args.model, token_encoder.out_channels, **recipe.model)
-    scale = label_scale(target.kind, dataset.labels(args.target)[split.train])
+    labels = dataset.labels(args.target)[split.train]
+    scale = recipe.label_scale or label_scale(target.kind, labels)
     predictor = ArchitecturePredictor(token_encoder, model, [args.target], [target.unit], scale)
     num_parameters = sum(p.numel() for p in predictor.parameters())
 

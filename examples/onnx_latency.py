@@ -270,7 +270,7 @@ def network_run(
         **recipe.model,
     )
     labels = dataset.labels()
-    scale = label_scale("latency", labels[split.train])
+    scale = recipe.label_scale or label_scale("latency", labels[split.train])
     predictor = ArchitecturePredictor(
         token_encoder, model, dataset.target_names, [dataset.targets["latency_ms"].unit], scale
     )

@@ -326,7 +326,7 @@ def _check_resume(resume: str | os.PathLike[str], identity: dict[str, Any]) -> s
 
 def _later_settings() -> dict[str, Any]:
     defaults = Recipe("", epochs=1, batch_size=1, learning_rate=1.0).to_dict()
-    return {name: defaults[name] for name in ("log_weight", "token_encoder")}
+    return {name: defaults[name] for name in ("log_weight", "label_scale", "token_encoder")}
 
 
 def _identity(

@@ -11,7 +11,7 @@ import torch
 from latency_models import write_csv, write_models
 
 from narformer_pyg.cli import main
-from narformer_pyg.datasets import NASBench201, ONNXLatency
+from narformer_pyg.datasets import NASBench201, ONNXLatency, Split
 from narformer_pyg.nn import CellTokenEncoder, OperatorTokenEncoder
 from narformer_pyg.nn.models import ArchitecturePredictor, create_model
 from narformer_pyg.nn.models.registry import model_name
@@ -178,3 +178,29 @@ def test_refuses_families_that_are_no_names(tmp_path: Path, family: str) -> None
     labels = write_csv(tmp_path / "labels.csv", lines)
     message = run(f"--models={tmp_path / 'models'}", f"--labels={labels}", *TINY, cwd=tmp_path)
     assert f"got {family!r}" in message
+
+
+def test_linear_function_has_small_relative_errors(tmp_path: Path) -> None:
+    """The small networks count as much as the large ones, and no coefficient is negative."""
+    lines = write_models(tmp_path / "models", 30)
+    dataset = ONNXLatency(
+        None, tmp_path / "models", write_csv(tmp_path / "first.csv", lines), num_workers=0,
+        progress=False,
+    )  # fmt: skip
+    flops, accessed = torch.cat([data.static for data in dataset]).double()[:, [1, 3]].T
+    truth = 0.01 + 2e-7 * flops + 1e-6 * accessed
+    # The largest one is off: a fit of absolute errors would follow it.
+    truth[truth.argmax()] *= 3
+    lines = [
+        {**line, "latency_ms": f"{value:.9f}"}
+        for line, value in zip(lines, truth.tolist(), strict=True)
+    ]
+    dataset = ONNXLatency(
+        None, tmp_path / "models", write_csv(tmp_path / "labels.csv", lines), num_workers=0,
+        progress=False,
+    )  # fmt: skip
+    everything = torch.arange(len(dataset))
+    linear_run = runpy.run_path(str(EXAMPLE))["linear_run"]
+    split = Split(train=everything, val=everything[:0], test=everything, seed=0)
+    metrics = linear_run("in_domain", 0, dataset, split)["metrics"]
+    assert metrics["acc_10"] >= 90

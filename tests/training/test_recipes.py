@@ -40,6 +40,7 @@ def test_paper_recipe_is_that_of_the_paper() -> None:
         "pairwise_temperature": 1.0,
         "augmentation": "first",
         "num_copies": 1,
+        "label_scale": 0.0,
         "model": {"hidden_channels": 512, "num_blocks": 6, "dropout": 0.05},
         "token_encoder": {},
     }
@@ -56,6 +57,7 @@ def test_latency_paper_recipe_is_that_of_the_paper() -> None:
     assert sum(p.numel() for p in model.parameters()) == 2310921
     content = LATENCY_PAPER.to_dict()
     assert (content["epochs"], content["batch_size"], content["learning_rate"]) == (50, 16, 1e-3)
+    assert content["label_scale"] == 1.0  # milliseconds
     weights = {name: value for name, value in content.items() if name.endswith("_weight")}
     assert {name for name, value in weights.items() if value} == {"mse_weight"}
 
