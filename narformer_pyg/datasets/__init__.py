@@ -1,5 +1,6 @@
 """Datasets of architectures with measured labels."""
 
+from narformer_pyg.datasets.extrapolation import extrapolate_accuracy
 from narformer_pyg.datasets.fake_nas import FakeNAS
 from narformer_pyg.datasets.nasbench101 import NASBench101
 from narformer_pyg.datasets.nasbench201 import NASBench201
@@ -7,4 +8,12 @@ from narformer_pyg.datasets.onnx_latency import ONNXLatency
 from narformer_pyg.datasets.split import Split
 from narformer_pyg.datasets.target import Target
 
-__all__ = ["FakeNAS", "NASBench101", "NASBench201", "ONNXLatency", "Split", "Target"]
+__all__ = [
+    "FakeNAS",
+    "NASBench101",
+    "NASBench201",
+    "ONNXLatency",
+    "Split",
+    "Target",
+    "extrapolate_accuracy",
+]

@@ -1,7 +1,7 @@
 """Layers, encoders, readouts and losses."""
 
 from narformer_pyg.nn.block import NARFormerV2Block
-from narformer_pyg.nn.conv import GraphAidedAttentionConv
+from narformer_pyg.nn.conv import GraphAidedAttentionConv, SoftmaxAttentionConv
 from narformer_pyg.nn.encoders import (
     CellTokenEncoder,
     OperatorTokenEncoder,
@@ -35,6 +35,7 @@ __all__ = [
     "PositiveRegressionHead",
     "RelativeMSELoss",
     "SequenceRankingLoss",
+    "SoftmaxAttentionConv",
     "SumReadout",
     "nerf_code",
     "trans_code",

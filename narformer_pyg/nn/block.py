@@ -9,9 +9,16 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch_geometric.typing import Adj
 
-from narformer_pyg.nn.conv import GraphAidedAttentionConv
+from narformer_pyg._checks import check_integer
+from narformer_pyg.nn.conv import GraphAidedAttentionConv, SoftmaxAttentionConv
 from narformer_pyg.nn.dropout import relu_dropout
 from narformer_pyg.nn.grouped_feed_forward import GroupedFeedForward
+
+#: Attentions between the nodes that edges connect, by name.
+ATTENTIONS: dict[str, type[GraphAidedAttentionConv] | type[SoftmaxAttentionConv]] = {
+    "linear": GraphAidedAttentionConv,
+    "softmax": SoftmaxAttentionConv,
+}
 
 
 class NARFormerV2Block(torch.nn.Module):
@@ -29,11 +36,15 @@ class NARFormerV2Block(torch.nn.Module):
         in_channels (int): Size of each input node feature vector.
         out_channels (int): Size of each output node feature vector.
         ffn_ratio (int, optional): Hidden size of the feed-forward network as a multiple of
-            :obj:`out_channels`. (default: :obj:`4`)
+            :obj:`out_channels`; :obj:`0` for a block without one. (default: :obj:`4`)
         num_groups (int, optional): Groups of the feed-forward network. (default: :obj:`8`)
         dropout (float, optional): Dropout probability. (default: :obj:`0.05`)
-        **kwargs (optional): Additional arguments of
-            :class:`~narformer_pyg.nn.GraphAidedAttentionConv`.
+        attention (str, optional): :obj:`"linear"` for
+            :class:`~narformer_pyg.nn.GraphAidedAttentionConv`, :obj:`"softmax"` for
+            :class:`~narformer_pyg.nn.SoftmaxAttentionConv`. (default: :obj:`"linear"`)
+        layer_scale (float, optional): What :math:`\boldsymbol{\gamma}` starts at; :obj:`None` for a
+            block without it. (default: :obj:`1e-4`)
+        **kwargs (optional): Additional arguments of the attention.
 
     Shapes:
         - **input:** node features :math:`(|\mathcal{V}|, F_{in})`, edge indices
@@ -48,26 +59,43 @@ class NARFormerV2Block(torch.nn.Module):
         ffn_ratio: int = 4,
         num_groups: int = 8,
         dropout: float = 0.05,
+        attention: str = "linear",
+        layer_scale: float | None = 1e-4,
         **kwargs: Any,
     ) -> None:
         super().__init__()
+        check_integer("ffn_ratio", ffn_ratio, 0)
+        if attention not in ATTENTIONS:
+            raise ValueError(
+                f"Expected 'attention' to be among {', '.join(ATTENTIONS)} (got {attention!r})"
+            )
         self.dropout = dropout
-        self.conv = GraphAidedAttentionConv(in_channels, out_channels, **kwargs)
-        self.norm = torch.nn.LayerNorm(out_channels)
-        self.ffn = GroupedFeedForward(out_channels, ffn_ratio, num_groups, dropout)
-        self.layer_scale = Parameter(torch.empty(out_channels))
+        self.initial_scale = layer_scale
+        self.conv = ATTENTIONS[attention](in_channels, out_channels, **kwargs)
+        self.norm = self.ffn = None
+        if ffn_ratio > 0:
+            self.norm = torch.nn.LayerNorm(out_channels)
+            self.ffn = GroupedFeedForward(out_channels, ffn_ratio, num_groups, dropout)
+        has_scale = ffn_ratio > 0 and layer_scale is not None
+        self.layer_scale = Parameter(torch.empty(out_channels)) if has_scale else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         r"""Resets all learnable parameters of the module."""
         self.conv.reset_parameters()
-        self.norm.reset_parameters()
-        self.ffn.reset_parameters()
-        torch.nn.init.constant_(self.layer_scale, 1e-4)
+        if self.norm is not None and self.ffn is not None:
+            self.norm.reset_parameters()
+            self.ffn.reset_parameters()
+        if self.layer_scale is not None and self.initial_scale is not None:
+            torch.nn.init.constant_(self.layer_scale, self.initial_scale)
 
     def forward(self, x: Tensor, edge_index: Adj) -> Tensor:
         r"""Maps node features :math:`(|V|, F_{in})` to :math:`(|V|, F_{out})`."""
         h = relu_dropout(self.conv(x, edge_index), self.dropout, self.training)
+        if self.norm is None or self.ffn is None:
+            return h
+        if self.layer_scale is None:
+            return h + self.ffn(self.norm(h))
         return torch.addcmul(h, self.layer_scale, self.ffn(self.norm(h)))
 
     def __repr__(self) -> str:

@@ -63,6 +63,7 @@ def test_targets() -> None:
         "cifar10_test_acc",
         "cifar100_test_acc",
         "imagenet16_test_acc",
+        "cifar10_estimated_acc",
         "latency_1080ti_1",
         "latency_1080ti_32",
         "latency_1080ti_256",
@@ -97,6 +98,22 @@ def test_best_accuracies(dataset: NASBench201, name: str, best: float) -> None:
 def test_validation_and_test_accuracy_agree(dataset: NASBench201) -> None:
     valid, test = dataset.labels("cifar10valid_valid_acc"), dataset.labels("cifar10_test_acc")
     assert kendalltau(valid, test).statistic == pytest.approx(0.894, abs=0.0005)
+
+
+def test_estimated_accuracy(dataset: NASBench201) -> None:
+    train, valid, test, estimate = (
+        dataset.labels(name)
+        for name in (
+            "cifar10valid_train_acc",
+            "cifar10valid_valid_acc",
+            "cifar10_test_acc",
+            "cifar10_estimated_acc",
+        )
+    )
+    torch.testing.assert_close(train - estimate, (train - valid) * 0.5**0.5)
+    assert kendalltau(estimate, test).statistic == pytest.approx(0.906, abs=0.0005)
+    # On average it is right to a percent, where the validation accuracy is off by four.
+    assert abs((estimate - test).mean()) < 1.0 < 3.0 < abs((valid - test).mean())
 
 
 def test_plausible_labels(dataset: NASBench201) -> None:
@@ -179,7 +196,7 @@ def test_build_time() -> None:
 def test_batch(dataset: NASBench201) -> None:
     batch = Batch.from_data_list([dataset[3], dataset[1], dataset[2]])
     assert batch.num_nodes == 24
-    assert batch.y.shape == (3, 19)
+    assert batch.y.shape == (3, 20)
     assert batch.batch.tolist() == [0] * 8 + [1] * 8 + [2] * 8
     assert torch.equal(batch.edge_index[:, 10:20], dataset[1].edge_index + 8)
     assert batch.position.tolist() == list(range(8)) * 3

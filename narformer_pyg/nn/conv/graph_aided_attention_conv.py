@@ -64,6 +64,9 @@ class GraphAidedAttentionConv(MessagePassing):
             :math:`\mathbf{b}_a`. (default: :obj:`True`)
         root_weight (bool, optional): If set to :obj:`False`, will not add the transformed root
             node features :math:`\tilde{\mathbf{H}} \mathbf{W}_r`. (default: :obj:`True`)
+        sigmoid (bool, optional): If set to :obj:`False`, queries are the bare projections, for
+            ablations: scores may then be negative and their sum close to zero.
+            (default: :obj:`True`)
         **kwargs (optional): Additional arguments of
             :class:`torch_geometric.nn.conv.MessagePassing`.
 
@@ -87,6 +90,7 @@ class GraphAidedAttentionConv(MessagePassing):
         normalize: bool = True,
         bias: bool = True,
         root_weight: bool = True,
+        sigmoid: bool = True,
         **kwargs: Any,
     ) -> None:
         kwargs.setdefault("aggr", "add")
@@ -97,6 +101,7 @@ class GraphAidedAttentionConv(MessagePassing):
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.normalize = normalize
+        self.sigmoid = sigmoid
 
         self.lin_d = Linear(1, in_channels) if degree_gate else None
         self.lin_qk = Linear(in_channels, in_channels)
@@ -139,7 +144,9 @@ class GraphAidedAttentionConv(MessagePassing):
             target = edges[1 if self.flow == "source_to_target" else 0]
             x = self._gate(target, num_nodes, fused, x) * x
 
-        query = self.lin_qk(x).sigmoid()  # [num_nodes, in_channels]
+        query = self.lin_qk(x)  # [num_nodes, in_channels]
+        if self.sigmoid:
+            query = query.sigmoid()
 
         alpha: Tensor | None = None
         if fused:

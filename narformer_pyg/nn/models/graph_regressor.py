@@ -89,6 +89,12 @@ class GraphRegressor(torch.nn.Module):
             self.lin_static.reset_parameters()
         self.head.reset_parameters()
 
+    def connect(self, edge_index: Tensor, batch: Tensor, batch_size: int) -> Tensor:
+        r"""Returns the edges that blocks use: those given, by default in both directions."""
+        if self.undirected:
+            return torch.cat([edge_index, edge_index.flip(0)], dim=1)
+        return edge_index
+
     def encode(self, x: Tensor, edge_index: Adj) -> list[Tensor]:
         r"""Returns the node states :math:`(|V|, F)` after every block."""
         raise NotImplementedError
@@ -140,9 +146,7 @@ class GraphRegressor(torch.nn.Module):
                 )
         edge_index = as_edges(edge_index, x.size(0))
         check_edge_index(edge_index, x.size(0))
-        if self.undirected:
-            edge_index = torch.cat([edge_index, edge_index.flip(0)], dim=1)
-
+        edge_index = self.connect(edge_index, batch, batch_size)
         z = self.readout(self.encode(x, edge_index), batch, batch_size)  # [num_graphs, hidden]
 
         if self.lin_static is not None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch_geometric.typing import Adj
 
 from narformer_pyg._checks import check_integer
-from narformer_pyg.nn.block import NARFormerV2Block
+from narformer_pyg.nn.block import ATTENTIONS, NARFormerV2Block
 from narformer_pyg.nn.functional import is_fusable, sort_edges
 from narformer_pyg.nn.models.graph_regressor import GraphRegressor
 
@@ -38,12 +38,18 @@ class NARFormerV2(GraphRegressor):
         static_channels (int, optional): Size of the code of the graph features (batch size, FLOPs,
             parameters, memory access); :obj:`0` for none. (default: :obj:`0`)
         ffn_ratio (int, optional): Hidden size of the feed-forward networks as a multiple of
-            :obj:`hidden_channels`. (default: :obj:`4`)
+            :obj:`hidden_channels`; :obj:`0` for blocks without them. (default: :obj:`4`)
         num_groups (int, optional): Groups of the feed-forward networks. (default: :obj:`8`)
         dropout (float, optional): Dropout probability. (default: :obj:`0.05`)
         undirected (bool, optional): If set to :obj:`False`, edges are used in the direction of the
             data flow only. (default: :obj:`True`)
-        **kwargs (optional): Additional arguments of
+        attention (str, optional): :obj:`"linear"` is the graph-aided attention of the paper. For
+            comparison, :obj:`"softmax"` is vanilla self-attention between neighbors, and
+            :obj:`"global_softmax"` between all nodes of a graph, to which edges are of no concern
+            then; see :class:`~narformer_pyg.nn.SoftmaxAttentionConv`. (default: :obj:`"linear"`)
+        layer_scale (float, optional): What the learned scale of the feed-forward networks starts
+            at; :obj:`None` for none. (default: :obj:`1e-4`)
+        **kwargs (optional): Additional arguments of the attention, by default
             :class:`~narformer_pyg.nn.GraphAidedAttentionConv`.
 
     Shapes:
@@ -65,9 +71,16 @@ class NARFormerV2(GraphRegressor):
         num_groups: int = 8,
         dropout: float = 0.05,
         undirected: bool = True,
+        attention: str = "linear",
+        layer_scale: float | None = 1e-4,
         **kwargs: Any,
     ) -> None:
-        check_integer("ffn_ratio", ffn_ratio)
+        check_integer("ffn_ratio", ffn_ratio, 0)
+        if attention not in (*ATTENTIONS, "global_softmax"):
+            raise ValueError(
+                f"Expected 'attention' to be among {', '.join(ATTENTIONS)}, global_softmax "
+                f"(got {attention!r})"
+            )
         check_integer("num_groups", num_groups)
         if check_integer("hidden_channels", hidden_channels) % num_groups != 0:
             raise ValueError(
@@ -84,7 +97,14 @@ class NARFormerV2(GraphRegressor):
             dropout,
             undirected,
         )
-        self.config.update(ffn_ratio=ffn_ratio, num_groups=num_groups, **kwargs)
+        self.config.update(
+            ffn_ratio=ffn_ratio,
+            num_groups=num_groups,
+            attention=attention,
+            layer_scale=layer_scale,
+            **kwargs,
+        )
+        self.attention = attention
         self.blocks = torch.nn.ModuleList(
             NARFormerV2Block(
                 in_channels if i == 0 else hidden_channels,
@@ -92,6 +112,8 @@ class NARFormerV2(GraphRegressor):
                 ffn_ratio,
                 num_groups,
                 dropout,
+                attention.removeprefix("global_"),
+                layer_scale,
                 **kwargs,
             )
             for i in range(num_blocks)
@@ -103,9 +125,15 @@ class NARFormerV2(GraphRegressor):
         for block in self.blocks:
             cast(NARFormerV2Block, block).reset_parameters()
 
+    def connect(self, edge_index: Tensor, batch: Tensor, batch_size: int) -> Tensor:
+        r"""Returns the edges that blocks use: those given, or all pairs of nodes of a graph."""
+        if self.attention == "global_softmax":
+            return all_pairs(batch, batch_size)
+        return super().connect(edge_index, batch, batch_size)
+
     def encode(self, x: Tensor, edge_index: Adj) -> list[Tensor]:
         r"""Returns the node states :math:`(|V|, F)` after every block."""
-        if is_fusable(x):
+        if self.attention == "linear" and is_fusable(x):
             edge_index = sort_edges(edge_index, x.size(0))  # once for all blocks
         states = []
         for block in self.blocks:
@@ -138,3 +166,19 @@ class NARFormerV2(GraphRegressor):
         model = cls(**{**config, **kwargs})
         model.load_state_dict(state_dict)
         return model
+
+
+def all_pairs(batch: Tensor, batch_size: int) -> Tensor:
+    r"""Returns the edges between all nodes of each graph, self-loops among them.
+
+    Args:
+        batch (torch.Tensor): The graph :math:`(|\mathcal{V}|)` of each node, in ascending order.
+        batch_size (int): The number of graphs.
+    """
+    count = torch.bincount(batch, minlength=batch_size)
+    first = count.cumsum(0) - count
+    repeats = count.index_select(0, batch)  # each node meets as many
+    source = torch.arange(batch.numel(), device=batch.device).repeat_interleave(repeats)
+    start = repeats.cumsum(0) - repeats
+    rank = torch.arange(source.numel(), device=batch.device) - start.index_select(0, source)
+    return torch.stack([source, first.index_select(0, batch.index_select(0, source)) + rank])

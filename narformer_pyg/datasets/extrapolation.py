@@ -1,0 +1,37 @@
+"""From accuracies of networks trained on a part of the data to those on all of it."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+
+
+def extrapolate_accuracy(train_acc: Tensor, valid_acc: Tensor, data_ratio: float) -> Tensor:
+    r"""Estimates the accuracy on unseen data of networks trained on more data.
+
+    .. math::
+        a(r) = a_{train} - \frac{a_{train} - a_{valid}}{\sqrt{r}}
+
+    The gap between the accuracy on the training data and on unseen data is taken to shrink with the
+    square root of the number of training examples, the classical rate of statistical learning, and
+    the training accuracy to stay. A search trains on a part of the data and validates on the rest:
+    both accuracies come from the same run, so the estimate costs nothing, and needs no test label.
+    It ranks networks of high capacity higher than their validation accuracy does.
+
+    Args:
+        train_acc (torch.Tensor): Accuracies on the training data.
+        valid_acc (torch.Tensor): Accuracies on validation data, in the same unit and shape.
+        data_ratio (float): How many times as much training data :math:`r` there will be.
+
+    Raises:
+        ValueError: If the shapes differ, or :obj:`data_ratio` is not a positive number.
+    """
+    if train_acc.shape != valid_acc.shape:
+        raise ValueError(
+            f"Expected 'valid_acc' to have the shape of 'train_acc', {list(train_acc.shape)} "
+            f"(got {list(valid_acc.shape)})"
+        )
+    if not (math.isfinite(data_ratio) and data_ratio > 0):
+        raise ValueError(f"Expected 'data_ratio' to be a positive number (got {data_ratio})")
+    return train_acc - (train_acc - valid_acc) / math.sqrt(data_ratio)
