@@ -11,7 +11,7 @@ from torch_geometric.typing import Adj
 
 from narformer_pyg._checks import check_integer
 from narformer_pyg.nn.conv import GraphAidedAttentionConv, SoftmaxAttentionConv
-from narformer_pyg.nn.dropout import relu_dropout
+from narformer_pyg.nn.dropout import norm_dropout, relu_dropout
 from narformer_pyg.nn.grouped_feed_forward import GroupedFeedForward
 
 #: Attentions between the nodes that edges connect, by name.
@@ -44,6 +44,9 @@ class NARFormerV2Block(torch.nn.Module):
             :class:`~narformer_pyg.nn.SoftmaxAttentionConv`. (default: :obj:`"linear"`)
         layer_scale (float, optional): What :math:`\boldsymbol{\gamma}` starts at; :obj:`None` for a
             block without it. (default: :obj:`1e-4`)
+        norm (str, optional): What follows the attention: :obj:`"unit"` divides each node state by
+            its Euclidean norm, as the paper does, :obj:`"layer"` is a layer norm with learned scale
+            and shift. (default: :obj:`"unit"`)
         **kwargs (optional): Additional arguments of the attention.
 
     Shapes:
@@ -61,6 +64,7 @@ class NARFormerV2Block(torch.nn.Module):
         dropout: float = 0.05,
         attention: str = "linear",
         layer_scale: float | None = 1e-4,
+        norm: str = "unit",
         **kwargs: Any,
     ) -> None:
         super().__init__()
@@ -69,9 +73,14 @@ class NARFormerV2Block(torch.nn.Module):
             raise ValueError(
                 f"Expected 'attention' to be among {', '.join(ATTENTIONS)} (got {attention!r})"
             )
+        if norm not in ("unit", "layer"):
+            raise ValueError(f"Expected 'norm' to be 'unit' or 'layer' (got {norm!r})")
+        if norm == "layer":
+            kwargs["normalize"] = False
         self.dropout = dropout
         self.initial_scale = layer_scale
         self.conv = ATTENTIONS[attention](in_channels, out_channels, **kwargs)
+        self.attention_norm = torch.nn.LayerNorm(out_channels) if norm == "layer" else None
         self.norm = self.ffn = None
         if ffn_ratio > 0:
             self.norm = torch.nn.LayerNorm(out_channels)
@@ -83,6 +92,8 @@ class NARFormerV2Block(torch.nn.Module):
     def reset_parameters(self) -> None:
         r"""Resets all learnable parameters of the module."""
         self.conv.reset_parameters()
+        if self.attention_norm is not None:
+            self.attention_norm.reset_parameters()
         if self.norm is not None and self.ffn is not None:
             self.norm.reset_parameters()
             self.ffn.reset_parameters()
@@ -91,7 +102,11 @@ class NARFormerV2Block(torch.nn.Module):
 
     def forward(self, x: Tensor, edge_index: Adj) -> Tensor:
         r"""Maps node features :math:`(|V|, F_{in})` to :math:`(|V|, F_{out})`."""
-        h = relu_dropout(self.conv(x, edge_index), self.dropout, self.training)
+        h = self.conv(x, edge_index)
+        if self.attention_norm is None:
+            h = relu_dropout(h, self.dropout, self.training)
+        else:
+            h = norm_dropout(h, self.attention_norm, self.dropout, self.training, relu=True)
         if self.norm is None or self.ffn is None:
             return h
         if self.layer_scale is None:

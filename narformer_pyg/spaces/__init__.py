@@ -6,6 +6,7 @@ from narformer_pyg.spaces.darts_network import DARTSNetwork
 from narformer_pyg.spaces.nasbench101 import NASBench101Cell
 from narformer_pyg.spaces.nasbench101_network import NASBench101Network
 from narformer_pyg.spaces.nasbench201 import NASBench201Cell
+from narformer_pyg.spaces.nasbench201_equivalence import equivalent_indices
 from narformer_pyg.spaces.nasbench201_network import NASBench201Network
 
 __all__ = [
@@ -16,4 +17,5 @@ __all__ = [
     "NASBench101Network",
     "NASBench201Cell",
     "NASBench201Network",
+    "equivalent_indices",
 ]

@@ -188,7 +188,7 @@ class NASBench201Cell:
     @property
     def index(self) -> int:
         """The official index of the cell in the benchmark, :obj:`0` to :obj:`15624`."""
-        return int(_code_to_index()[self.code])
+        return int(code_to_index()[self.code])
 
     def mutate(self, rng: np.random.Generator) -> NASBench201Cell:
         r"""Returns a cell that differs in one operation, drawn uniformly from the 24 such cells.
@@ -285,7 +285,7 @@ def cell_codes() -> np.ndarray:
 
 
 @functools.cache
-def _code_to_index() -> np.ndarray:
+def code_to_index() -> np.ndarray:
     codes = cell_codes()
     index = np.empty_like(codes)
     index[codes] = np.arange(NUM_CELLS, dtype=codes.dtype)

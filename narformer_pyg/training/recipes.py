@@ -32,7 +32,9 @@ class Recipe:
         pairwise_weight (float): Weight of :class:`~narformer_pyg.nn.PairwiseRankingLoss`.
         pairwise_temperature (float): Its temperature.
         augmentation (str, optional): :obj:`"first"` gives each graph one fixed augmented copy,
-            :obj:`"random"` several of which each epoch draws one; :obj:`None` for none.
+            :obj:`"random"` several of which each epoch draws one. :obj:`"equivalent"` replaces each
+            cell of NAS-Bench-201 in each epoch by one that computes the same function, of which
+            there is none next to it. :obj:`None` for none.
         num_copies (int): Augmented copies of each graph with :obj:`augmentation="random"`.
         label_scale (float): What labels are divided by in training; :obj:`0` for what
             :func:`~narformer_pyg.training.label_scale` says of them.
@@ -54,7 +56,7 @@ class Recipe:
     consistency_weight: float = 0.0
     pairwise_weight: float = 0.0
     pairwise_temperature: float = 1.0
-    augmentation: Literal["first", "random"] | None = None
+    augmentation: Literal["first", "random", "equivalent"] | None = None
     num_copies: int = 1
     label_scale: float = 0.0
     model: dict[str, Any] = field(default_factory=dict)
@@ -85,15 +87,15 @@ class Recipe:
             raise ValueError(
                 f"Expected 'pairwise_temperature' to be positive (got {self.pairwise_temperature})"
             )
-        if self.augmentation not in (None, "first", "random"):
+        if self.augmentation not in (None, "first", "random", "equivalent"):
             raise ValueError(
-                "Expected 'augmentation' to be 'first', 'random' or None "
+                "Expected 'augmentation' to be 'first', 'random', 'equivalent' or None "
                 f"(got {self.augmentation!r})"
             )
-        if self.consistency_weight > 0 and self.augmentation is None:
+        if self.consistency_weight > 0 and self.augmentation not in ("first", "random"):
             raise ValueError(
                 "Expected 'augmentation' to be 'first' or 'random', since 'consistency_weight' "
-                "compares graphs with their augmented copies (got None)"
+                f"compares graphs with their augmented copies (got {self.augmentation!r})"
             )
 
     def to_dict(self) -> dict[str, Any]:

@@ -21,13 +21,13 @@ from torch_geometric.data import Data, InMemoryDataset
 from narformer_pyg._checks import check_integer, check_seed, resolve_device
 from narformer_pyg._files import check_folder
 from narformer_pyg.errors import CheckpointError
-from narformer_pyg.loader import DeviceLoader, PairedBatchSampler
+from narformer_pyg.loader import DeviceLoader, PairedBatchSampler, VariantBatchSampler
 from narformer_pyg.nn.models import ArchitecturePredictor
 from narformer_pyg.nn.models.checkpoint_file import read_checkpoint
 from narformer_pyg.training.callbacks import EpochProgressBar, ResumableCheckpoint
 from narformer_pyg.training.module import PredictorModule
 from narformer_pyg.training.recipes import Recipe
-from narformer_pyg.transforms import augment
+from narformer_pyg.transforms import augment, equivalent_graphs
 
 # Of Lightning's trainer; the others can be passed on.
 _OWN_ARGUMENTS = frozenset(
@@ -290,6 +290,11 @@ def _training_loader(
     if recipe.augmentation is None:
         return DeviceLoader(graphs, recipe.batch_size, shuffle=True, device=device, seed=seed)
     originals = [graphs[i] for i in range(len(graphs))]
+    if recipe.augmentation == "equivalent":
+        variants = equivalent_graphs(originals)
+        sizes = [len(graphs) for graphs in variants]
+        sampler = VariantBatchSampler(sizes, recipe.batch_size, seed=seed)
+        return DeviceLoader(sum(variants, []), batch_sampler=sampler, device=device)
     num_copies = recipe.num_copies if recipe.augmentation == "random" else 1
     copies = augment(originals, num_copies, mode=recipe.augmentation, seed=seed)
     sampler = PairedBatchSampler(len(originals), recipe.batch_size, num_copies, seed=seed)

@@ -1,5 +1,6 @@
 """Transforms of architecture graphs."""
 
+from narformer_pyg.transforms.equivalent_cells import equivalent_graphs
 from narformer_pyg.transforms.information_flow import InformationFlowAugmentation, augment
 
-__all__ = ["InformationFlowAugmentation", "augment"]
+__all__ = ["InformationFlowAugmentation", "augment", "equivalent_graphs"]

@@ -116,8 +116,8 @@ def test_to_dict_is_a_copy() -> None:
                 "pairwise_weight",
             )
         ],
-        ("augmentation", "second", "to be 'first', 'random' or None"),
-        ("augmentation", False, "to be 'first', 'random' or None"),
+        ("augmentation", "second", "to be 'first', 'random', 'equivalent' or None"),
+        ("augmentation", False, "to be 'first', 'random', 'equivalent' or None"),
     ],
 )
 def test_wrong_values(name: str, value: Any, expected: str) -> None:

@@ -12,13 +12,14 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
-from torch_geometric.data import Data
+from torch_geometric.data import Batch, Data
 
 from narformer_pyg.datasets import NASBench201
 from narformer_pyg.errors import CheckpointError
 from narformer_pyg.loader import DeviceLoader, PairedBatchSampler
 from narformer_pyg.nn import CellTokenEncoder
 from narformer_pyg.nn.models import ArchitecturePredictor, create_model
+from narformer_pyg.spaces.nasbench201_equivalence import cell_indices, function_indices
 from narformer_pyg.training import (
     PAPER,
     FitResult,
@@ -341,6 +342,35 @@ def test_loss_of_the_paper(train_set: NASBench201, augmentation: Any) -> None:
     ac = sum(abs(p[i + 8] - p[i]) for i in range(8)) / 8
     assert min(mse, sr, ac) > 1e-6
     assert loss.item() == pytest.approx(mse + 0.1 * sr + 0.5 * ac, rel=1e-4)
+
+
+def test_equivalent_cells(train_set: NASBench201) -> None:
+    recipe = dataclasses.replace(RECIPE, augmentation="equivalent", batch_size=3)
+    functions = function_indices()
+    wanted = sorted(
+        (int(functions[i]), train_set[k].y.item())
+        for k, i in enumerate(cell_indices(list(train_set)).tolist())
+    )
+    epochs: list[list[tuple[int, float]]] = []
+    cells: list[int] = []
+
+    class Record(Callback):
+        def on_train_epoch_start(self, *args: Any) -> None:
+            epochs.append([])
+
+        def on_train_batch_start(self, trainer: Any, module: Any, batch: Batch, i: int) -> None:
+            for data, index in zip(
+                batch.to_data_list(), cell_indices(batch.to_data_list()).tolist(), strict=True
+            ):
+                cells.append(index)
+                epochs[-1].append((int(functions[index]), data.y.item()))
+
+    predictor = make_predictor(recipe)
+    fit(predictor, train_set, recipe, device="cpu", progress=False, callbacks=[Record()])
+    assert len(epochs) == recipe.epochs
+    # Every cell is there once, by itself or by another one with its function, with its label.
+    assert all(sorted(epoch) == wanted for epoch in epochs)
+    assert len(set(cells)) > len(train_set)
 
 
 def test_loss_of_pairs(train_set: NASBench201) -> None:

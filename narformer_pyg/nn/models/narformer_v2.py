@@ -49,6 +49,9 @@ class NARFormerV2(GraphRegressor):
             then; see :class:`~narformer_pyg.nn.SoftmaxAttentionConv`. (default: :obj:`"linear"`)
         layer_scale (float, optional): What the learned scale of the feed-forward networks starts
             at; :obj:`None` for none. (default: :obj:`1e-4`)
+        norm (str, optional): What follows the attention: :obj:`"unit"` divides each node state by
+            its Euclidean norm, as the paper does, :obj:`"layer"` is a layer norm.
+            (default: :obj:`"unit"`)
         **kwargs (optional): Additional arguments of the attention, by default
             :class:`~narformer_pyg.nn.GraphAidedAttentionConv`.
 
@@ -73,6 +76,7 @@ class NARFormerV2(GraphRegressor):
         undirected: bool = True,
         attention: str = "linear",
         layer_scale: float | None = 1e-4,
+        norm: str = "unit",
         **kwargs: Any,
     ) -> None:
         check_integer("ffn_ratio", ffn_ratio, 0)
@@ -102,6 +106,7 @@ class NARFormerV2(GraphRegressor):
             num_groups=num_groups,
             attention=attention,
             layer_scale=layer_scale,
+            norm=norm,
             **kwargs,
         )
         self.attention = attention
@@ -114,6 +119,7 @@ class NARFormerV2(GraphRegressor):
                 dropout,
                 attention.removeprefix("global_"),
                 layer_scale,
+                norm,
                 **kwargs,
             )
             for i in range(num_blocks)

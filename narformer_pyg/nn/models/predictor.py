@@ -22,6 +22,9 @@ from narformer_pyg.nn.encoders import CellTokenEncoder, OperatorTokenEncoder
 from narformer_pyg.nn.models.checkpoint_file import read_checkpoint
 from narformer_pyg.nn.models.graph_regressor import GraphRegressor
 from narformer_pyg.nn.models.registry import create_model, model_name
+from narformer_pyg.nn.readout import segment_mean
+from narformer_pyg.spaces import NASBench201Cell, equivalent_indices
+from narformer_pyg.spaces.nasbench201_equivalence import cell_indices, function_indices
 
 FILE_NAME = "predictor.pt"
 _FORMAT = "narformer_pyg.ArchitecturePredictor"
@@ -47,6 +50,10 @@ class ArchitecturePredictor(torch.nn.Module):
         scale (float or sequence of float, optional): What the outputs of :obj:`model` are
             multiplied by to be in :obj:`units`, so that training deals with numbers around one.
             (default: :obj:`1.0`)
+        average_equivalents (bool, optional): If set to :obj:`True`, :meth:`predict` takes cells of
+            NAS-Bench-201 only, and predicts for each the mean over cells that compute the same
+            function (see :func:`~narformer_pyg.spaces.equivalent_indices`).
+            (default: :obj:`False`)
     """
 
     scale: Tensor
@@ -58,6 +65,7 @@ class ArchitecturePredictor(torch.nn.Module):
         target_names: Sequence[str] | None = None,
         units: Sequence[str] | None = None,
         scale: float | Sequence[float] = 1.0,
+        average_equivalents: bool = False,
     ) -> None:
         super().__init__()
         if token_encoder.out_channels != model.in_channels:
@@ -79,6 +87,12 @@ class ArchitecturePredictor(torch.nn.Module):
                 "Expected 'scale' to be a positive number, or one for each of the "
                 f"{num_targets} targets (got {scale})"
             )
+        if average_equivalents and not isinstance(token_encoder, CellTokenEncoder):
+            raise ValueError(
+                "Expected 'average_equivalents' to be set for cells of NAS-Bench-201 only (got a "
+                f"{type(token_encoder).__name__})"
+            )
+        self.average_equivalents = average_equivalents
         self.token_encoder = token_encoder
         self.model = model
         self.register_buffer("scale", values.expand(num_targets).clone())
@@ -137,8 +151,7 @@ class ArchitecturePredictor(torch.nn.Module):
         if isinstance(architectures, Batch):
             architectures = architectures.to_data_list()
         check_integer("batch_size", batch_size)
-        before = self.device
-        device = before if device is None else resolve_device(device)
+        device = self.device if device is None else resolve_device(device)
         single = isinstance(architectures, (str, Data)) or not isinstance(architectures, Iterable)
         if isinstance(architectures, InMemoryDataset):
             self.check_conventions(architectures)
@@ -148,7 +161,27 @@ class ArchitecturePredictor(torch.nn.Module):
             graphs = [self._read_graph(i, item) for i, item in enumerate(listed)]
         if len(graphs) == 0:
             return torch.empty(0, len(self.target_names))
+        if self.average_equivalents:
+            prediction = self._predict_averages(graphs, batch_size, device, progress)
+        else:
+            prediction = self._predict_graphs(graphs, batch_size, device, progress)
+        return prediction[0] if single else prediction
 
+    def _predict_averages(self, graphs: Any, *args: Any) -> Tensor:
+        """Averages the predictions of the cells that are equivalent to each graph's."""
+        functions = function_indices()[cell_indices(graphs)]
+        functions, inverse = functions.unique(return_inverse=True)
+        members = [equivalent_indices(i) for i in functions.tolist()]
+        cells = [NASBench201Cell.from_index(i).to_data() for i in torch.cat(members).tolist()]
+        sizes = torch.tensor([len(indices) for indices in members])
+        group = torch.arange(len(members)).repeat_interleave(sizes)
+        prediction = self._predict_graphs(cells, *args)
+        return segment_mean(prediction, group, len(members))[inverse]
+
+    def _predict_graphs(
+        self, graphs: Any, batch_size: int, device: torch.device, progress: bool
+    ) -> Tensor:
+        before = self.device
         training = {module: module.training for module in self.modules()}
         self.to(device).eval()
         try:
@@ -159,12 +192,11 @@ class ArchitecturePredictor(torch.nn.Module):
                 for batch in loader:
                     parts.append(self(batch).float())
                     bar.update(batch.num_graphs)
-            prediction = torch.cat(parts).cpu()
+            return torch.cat(parts).cpu()
         finally:
             self.to(before)
             for module, mode in training.items():  # parts may have been frozen with eval()
                 module.training = mode
-        return prediction[0] if single else prediction
 
     def check_conventions(self, graphs: Data | InMemoryDataset, which: str = "") -> None:
         r"""Raises unless graphs were converted as the graphs this predictor is made for.
@@ -243,6 +275,7 @@ class ArchitecturePredictor(torch.nn.Module):
                 "model": {"name": model_name(self.model), **self.model.config},
                 "target_names": list(self.target_names),
                 "units": list(self.units),
+                "average_equivalents": self.average_equivalents,
             },
             "state_dict": {k: v.detach().cpu() for k, v in self.state_dict().items()},
         }
@@ -302,6 +335,7 @@ class ArchitecturePredictor(torch.nn.Module):
                 create_model(model.pop("name"), **model),
                 config["target_names"],
                 config["units"],
+                average_equivalents=config.get("average_equivalents", False),
             )
             predictor.load_state_dict(content["state_dict"])
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:

@@ -15,7 +15,8 @@ from torch_geometric import EdgeIndex
 from torch_geometric.data import Batch, Data
 
 from narformer_pyg.errors import CheckpointError
-from narformer_pyg.nn.models import NARFormerV2
+from narformer_pyg.nn.models import NARFormerV2, create_model
+from narformer_pyg.nn.models.narformer_v2 import all_pairs
 from narformer_pyg.testing import (
     assert_all_parameters_receive_gradients,
     assert_batch_invariant,
@@ -72,6 +73,11 @@ def create(task: str, **kwargs: Any) -> NARFormerV2:
 
 def count(model: torch.nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
+
+
+def _with_weights_of(model: NARFormerV2, other: NARFormerV2) -> NARFormerV2:
+    model.load_state_dict(other.state_dict())
+    return model
 
 
 class TestNARFormerV2:
@@ -143,6 +149,51 @@ class TestNARFormerV2:
         edge_index = EdgeIndex(data.edge_index, sparse_size=size)
         torch.testing.assert_close(model(data.x, edge_index), expected)
 
+    def test_global_attention(self) -> None:
+        model = NARFormerV2(8, 16, 2, attention="global_softmax", num_groups=4).double().eval()
+        graphs = make_graphs(8)
+        batch = Batch.from_data_list(graphs)
+        out = model(batch.x, batch.edge_index, batch.batch)
+        # Edges are of no concern, and nodes of other graphs are not seen.
+        torch.testing.assert_close(model(batch.x, batch.edge_index[:, :0], batch.batch), out)
+        alone = torch.cat([model(data.x, data.edge_index) for data in graphs])
+        torch.testing.assert_close(alone, out)
+        near = NARFormerV2(8, 16, 2, attention="softmax", num_groups=4).double().eval()
+        near.load_state_dict(model.state_dict())
+        assert not torch.allclose(near(batch.x, batch.edge_index, batch.batch), out)
+
+    def test_all_pairs(self) -> None:
+        edges = all_pairs(torch.tensor([0, 0, 2, 2, 2]), 4)
+        expected = {(i, j) for i in range(2) for j in range(2)}
+        expected |= {(i, j) for i in range(2, 5) for j in range(2, 5)}
+        assert edges.size(1) == 13
+        assert set(map(tuple, edges.t().tolist())) == expected
+        assert all_pairs(torch.empty(0, dtype=torch.long), 0).shape == (2, 0)
+
+    @pytest.mark.parametrize(
+        "kwargs",
+        [
+            {"attention": "softmax"},
+            {"attention": "global_softmax", "norm": "layer"},
+            {"norm": "layer"},
+            {"ffn_ratio": 0},
+            {"layer_scale": None},
+            {"layer_scale": 0.5, "sigmoid": False},
+        ],
+    )
+    def test_variants(self, kwargs: dict[str, Any]) -> None:
+        model = NARFormerV2(8, 16, 2, num_groups=4, dropout=0.0, **kwargs).double()
+        batch = Batch.from_data_list(make_graphs(8))
+        out = model(batch.x, batch.edge_index, batch.batch)
+        assert_all_parameters_receive_gradients(model, (out * torch.randn_like(out)).sum())
+        again = create_model("narformer_v2", **model.config).double()
+        again.load_state_dict(model.state_dict())
+        torch.testing.assert_close(again(batch.x, batch.edge_index, batch.batch), out)
+        plain = NARFormerV2(8, 16, 2, num_groups=4, dropout=0.0).double()
+        assert plain.state_dict().keys() != model.state_dict().keys() or not torch.allclose(
+            _with_weights_of(plain, model)(batch.x, batch.edge_index, batch.batch), out
+        )
+
     def test_reset_parameters(self) -> None:
         torch.manual_seed(0)
         model = NARFormerV2(**TASKS["latency"])
@@ -173,6 +224,9 @@ class TestNARFormerV2:
             ({"static_channels": -1}, r"'static_channels' to be an integer >= 0 \(got -1\)"),
             ({"dropout": 1.0}, r"'dropout' to be in \[0, 1\) \(got 1.0\)"),
             ({"readout": "max"}, r"'readout'.*got 'max'"),
+            ({"attention": "sparse"}, r"'attention' .* global_softmax \(got 'sparse'\)"),
+            ({"norm": "batch"}, r"'norm' to be 'unit' or 'layer' \(got 'batch'\)"),
+            ({"ffn_ratio": -1}, r"'ffn_ratio' to be an integer >= 0 \(got -1\)"),
         ],
     )
     def test_wrong_arguments(self, kwargs: dict[str, Any], message: str) -> None:

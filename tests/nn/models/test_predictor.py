@@ -13,9 +13,9 @@ from torch_geometric.data import Batch, Data
 from narformer_pyg.convert import from_nasbench201
 from narformer_pyg.datasets import FakeNAS, NASBench201
 from narformer_pyg.errors import CheckpointError, ConversionError
-from narformer_pyg.nn import CellTokenEncoder
+from narformer_pyg.nn import CellTokenEncoder, OperatorTokenEncoder
 from narformer_pyg.nn.models import ArchitecturePredictor, create_model
-from narformer_pyg.spaces import NASBench201Cell
+from narformer_pyg.spaces import NASBench201Cell, equivalent_indices
 from narformer_pyg.testing import assert_batch_invariant
 
 ARCH = "|nor_conv_3x3~0|+|nor_conv_3x3~0|avg_pool_3x3~1|+|skip_connect~0|nor_conv_3x3~1|none~2|"
@@ -145,6 +145,50 @@ class TestPredict:
             predictor.predict(3)
         with pytest.raises(ConversionError, match=r"got NoneType"):
             predictor.predict([ARCH, None])
+
+
+class TestAverageOfEquivalents:
+    def test_mean(self) -> None:
+        plain, averaging = create(), create(average_equivalents=True)
+        indices = [5, 99, 5, 15000]
+        out = averaging.predict([NASBench201Cell.from_index(i) for i in indices])
+        for i, prediction in zip(indices, out, strict=True):
+            members = [NASBench201Cell.from_index(j) for j in equivalent_indices(i).tolist()]
+            torch.testing.assert_close(prediction, plain.predict(members).mean(dim=0))
+        single = averaging.predict(NASBench201Cell.from_index(99))
+        torch.testing.assert_close(single, out[1])
+        assert not torch.allclose(single, plain.predict(NASBench201Cell.from_index(99)))
+
+    def test_equivalent_cells_are_predicted_alike(self) -> None:
+        predictor = create(average_equivalents=True)
+        out = predictor.predict(NASBench201())
+        assert out.shape == (15625, 1)
+        assert len(set(out.flatten().tolist())) <= 4660
+        torch.testing.assert_close(out[[7]], predictor.predict(NASBench201()[7:8]))
+
+    def test_other_graphs(self) -> None:
+        with pytest.raises(ValueError, match="to be cells of NAS-Bench-201"):
+            create(average_equivalents=True).predict(list(FakeNAS(2)))
+
+    def test_encoder(self) -> None:
+        encoder = OperatorTokenEncoder()
+        model = create_model(
+            "narformer_v2", encoder.out_channels, static_channels=encoder.static_channels
+        )
+        with pytest.raises(ValueError, match="'average_equivalents' to be set for cells"):
+            ArchitecturePredictor(encoder, model, average_equivalents=True)
+
+    def test_save_and_load(self, tmp_path: Path) -> None:
+        for value in (True, False):
+            create(average_equivalents=value).save_pretrained(tmp_path)
+            assert ArchitecturePredictor.from_pretrained(tmp_path).average_equivalents is value
+
+    def test_files_from_before(self, tmp_path: Path) -> None:
+        path = create().save_pretrained(tmp_path)
+        content = torch.load(path, weights_only=True)
+        del content["config"]["average_equivalents"]
+        torch.save(content, path)
+        assert ArchitecturePredictor.from_pretrained(tmp_path).average_equivalents is False
 
 
 class TestArguments:

@@ -1,0 +1,273 @@
+"""The trainings behind all tables of NAS-Bench-201: one JSON file for each.
+
+    python benchmarks/nasbench201.py --list
+    python benchmarks/nasbench201.py --groups accuracy best --threads 1
+
+A training whose file is in the folder of results is done and left alone, one that was interrupted
+goes on from its last checkpoint, and one that another process is at is left to it: start the same
+command several times to use several cores. ``nasbench201_tables.py`` makes tables and plots of what
+is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import fcntl
+import json
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import common
+import numpy as np
+import torch
+
+from narformer_pyg._files import atomic_write
+from narformer_pyg.datasets import NASBench201
+from narformer_pyg.nn import CellTokenEncoder
+from narformer_pyg.nn.models import ArchitecturePredictor, create_model
+from narformer_pyg.training import all_metrics, fit, get_recipe, label_scale
+from narformer_pyg.training.report import environment, write_json
+
+VALID, TEST, ESTIMATE = "cifar10valid_valid_acc", "cifar10_test_acc", "cifar10_estimated_acc"
+LOSS = "cifar10valid_test_loss"
+RESULTS = common.FOLDER / "results" / "nasbench201"
+SIZES = (78, 156, 469, 781, 1563)  # 0.5, 1, 3, 5 and 10 % of the space
+MODELS = ("narformer_v2", "gcn", "gat", "gin", "graphsage")
+LATENCIES = tuple(name for name in NASBench201.targets if name.startswith("latency_"))
+
+
+@dataclass(frozen=True)
+class Run:
+    r"""One training.
+
+    Args:
+        group (str): The table that it is for.
+        train_size (int): Training cells.
+        seed (int): Seed of split, parameters and training.
+        model (str): One of :func:`narformer_pyg.nn.models.list_models`.
+        recipe (str): The recipe.
+        target (str): The label trained on.
+        test_target (str): The label tested on.
+        val_size (int): Cells whose labels draw the curve; nothing is chosen on them here.
+        variant (str): What is changed, for the name of the file.
+        changes (dict): Settings of the recipe that differ.
+        model_changes (dict): Arguments of the model that differ.
+    """
+
+    group: str
+    train_size: int
+    seed: int
+    model: str = "narformer_v2"
+    recipe: str = "quick"
+    target: str = VALID
+    test_target: str = TEST
+    val_size: int = 0
+    variant: str = ""
+    changes: dict[str, Any] = field(default_factory=dict)
+    model_changes: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The name of the file."""
+        what = "" if self.target == VALID else self.target.removeprefix("cifar10valid_")
+        parts = (self.model, self.variant, self.recipe, what, str(self.train_size))
+        return "_".join([*filter(None, parts), f"seed{self.seed}"])
+
+
+def programme() -> Iterator[Run]:
+    """Yields all trainings, what matters most first."""
+    for size in (781, 1563, 156, 469, 78):
+        for seed in range(5):
+            yield Run("best", size, seed, recipe="best", target=ESTIMATE)
+    for seed in range(5):
+        yield Run("loss", 781, seed, recipe="best", target=LOSS, test_target=LOSS, val_size=200)
+    for model in ("narformer_v2", "gat", "gcn"):
+        for seed in range(3):
+            yield Run("loss", 781, seed, model, target=LOSS, test_target=LOSS, val_size=200)
+    for size in (781, 1563, 156):
+        for seed in range(3):
+            yield Run("best", size, seed, recipe="best")
+    for seed in range(3):
+        for attention in ("softmax", "global_softmax"):
+            changed = {"attention": attention}
+            yield Run("attention", 781, seed, variant=attention, model_changes=changed)
+    for size in (781, 1563, 156, 78, 469):
+        for model in MODELS:
+            for seed in range(3):
+                yield Run("accuracy", size, seed, model)
+    for variant, changes, model_changes in ABLATIONS:
+        for seed in range(3):
+            yield Run("ablation", 781, seed, variant=variant, changes=changes,
+                      model_changes=model_changes)  # fmt: skip
+    for seed in range(3):
+        for size in (900, 100):
+            for target in LATENCIES:
+                for model in ("narformer_v2", "gcn", "gat"):
+                    yield Run("latency", size, seed, model, target=target, test_target=target)
+    for size in (781, 1563):
+        yield Run("paper", size, 0, recipe="paper", val_size=200)
+
+
+#: What is taken away from the recipe or the model, or added to it: one thing at a time.
+ABLATIONS: tuple[tuple[str, dict[str, Any], dict[str, Any]], ...] = (
+    ("no_degree_gate", {}, {"degree_gate": False}),
+    ("no_root_projection", {}, {"root_weight": False}),
+    ("no_sigmoid", {}, {"sigmoid": False}),
+    ("no_normalisation", {}, {"normalize": False}),
+    ("layer_norm", {}, {"norm": "layer"}),
+    ("no_gffn", {}, {"ffn_ratio": 0}),
+    ("no_layer_scale", {}, {"layer_scale": None}),
+    ("augmentation", {"augmentation": "first", "batch_size": 8}, {}),
+    ("augmentation_ac", {"augmentation": "first", "batch_size": 8, "consistency_weight": 0.5}, {}),
+    ("no_sr", {"ranking_weight": 0.0}, {}),
+    ("equivalent_cells", {"augmentation": "equivalent"}, {}),
+)
+GROUPS = ("best", "loss", "attention", "accuracy", "ablation", "latency", "paper")
+
+
+def main() -> None:
+    """Works through the programme."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--groups", nargs="+", choices=GROUPS, default=list(GROUPS))
+    parser.add_argument("--sizes", nargs="+", type=int, help="training cells (default: all)")
+    parser.add_argument("--recipes", nargs="+", help="recipes (default: all)")
+    parser.add_argument("--seeds", nargs="+", type=int, help="seeds (default: all)")
+    parser.add_argument("--threads", type=int, default=1, help="threads of PyTorch (default: 1)")
+    parser.add_argument("--device", default="cpu", help="where to train (default: %(default)s)")
+    parser.add_argument("--epochs", type=int, help="fewer passes, to see that the script works")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
+    parser.add_argument("--work", type=Path, default=Path("runs/nasbench201"),
+                        help="folder of checkpoints and predictions (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--list", action="store_true", help="say what is done and what is not")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    runs = [
+        run
+        for run in programme()
+        if run.group in args.groups
+        and (args.sizes is None or run.train_size in args.sizes)
+        and (args.recipes is None or run.recipe in args.recipes)
+        and (args.seeds is None or run.seed in args.seeds)
+    ]
+    args.work.mkdir(parents=True, exist_ok=True)
+    for run in runs:
+        path = args.out / f"{run.name}.json"
+        if args.list:
+            print(f"{'done' if path.exists() else '    '} {run.group:9} {run.name}")
+            continue
+        with (args.work / f"{run.name}.lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue  # another process is at it
+            if not path.exists():
+                result = train(run, args)
+                write_json(path, result)
+                tau = result["metrics"]["all cells"]["kendall_tau"]
+                print(f"{run.name}: tau {tau:.4f}, {result['train_seconds']:.0f} s", flush=True)
+
+
+def train(run: Run, args: argparse.Namespace) -> dict[str, Any]:
+    """Trains and tests; keeps checkpoint, predictor and predictions in the working folder."""
+    recipe = get_recipe(run.recipe)
+    changes = dict(run.changes)
+    if args.epochs is not None:
+        changes["epochs"] = args.epochs
+    recipe = dataclasses.replace(recipe, model={**recipe.model, **run.model_changes}, **changes)
+    if run.model != "narformer_v2":  # what else there is are arguments of NAR-Former V2 alone
+        shared = ("hidden_channels", "num_blocks", "dropout")
+        recipe = dataclasses.replace(recipe, model={key: recipe.model[key] for key in shared})
+    dataset = NASBench201(target=run.target)
+    split = dataset.get_split(run.train_size, run.val_size, run.seed)
+    target = NASBench201.targets[run.target]
+
+    torch.manual_seed(run.seed)
+    token_encoder = CellTokenEncoder()
+    model = create_model(run.model, token_encoder.out_channels, **recipe.model)
+    scale = label_scale(target.kind, dataset.labels(run.target)[split.train])
+    predictor = ArchitecturePredictor(
+        token_encoder,
+        model,
+        [run.target],
+        [target.unit],
+        scale,
+        average_equivalents=recipe.augmentation == "equivalent",
+    )
+    folder = args.work / run.name
+    checkpoint = folder / "training.ckpt"
+    try:
+        result = fit(
+            predictor,
+            dataset[split.train],
+            recipe,
+            val_set=dataset[split.val] if run.val_size > 0 else None,
+            seed=run.seed,
+            device=args.device,
+            checkpoint=checkpoint,
+            resume=checkpoint if checkpoint.is_file() else None,
+            progress=False,
+        )
+    except KeyboardInterrupt:
+        sys.exit("Interrupted; run the same command to go on.")
+    predictor.save_pretrained(folder)
+    prediction = predictor.predict(dataset)[:, 0]
+    np.save(folder / "predictions.npy", prediction.numpy())
+
+    split_file = args.out / "splits" / f"{split_name(run)}.json"
+    if not split_file.exists():
+        cells = {"seed": run.seed, "train": split.train.tolist(), "val": split.val.tolist()}
+        with atomic_write(split_file) as temporary:
+            temporary.write_text(json.dumps(cells) + "\n", "utf-8")
+    metrics = {
+        name: measure(prediction, dataset.labels(run.test_target), cells)
+        for name, cells in (("all cells", split.test), ("unseen cells", split.held_out))
+    }
+    others = {
+        name: measure(prediction, dataset.labels(name), split.test)
+        for name in (VALID, "cifar10valid_test_acc")
+        if run.test_target == TEST
+    }
+    os.remove(checkpoint)
+    return {
+        "metrics": metrics,
+        "other_labels": others,
+        "group": run.group,
+        "variant": run.variant,
+        "model": run.model,
+        "num_parameters": sum(p.numel() for p in predictor.parameters()),
+        "train_target": run.target,
+        "test_target": run.test_target,
+        "train_size": run.train_size,
+        "val_size": run.val_size,
+        "seed": run.seed,
+        "split": split_file.name,
+        "selected": f"last epoch ({result.selected_epoch + 1})",
+        "train_seconds": result.seconds,
+        "recipe": recipe.to_dict(),
+        "precision": "32-true",
+        "environment": environment(),
+        "history": result.history,
+    }
+
+
+def split_name(run: Run) -> str:
+    """Names a split: cells without a label are in none, so that it can depend on the label."""
+    missing = "_pixel3" if run.target == "latency_pixel3" else ""
+    return f"{run.train_size}_{run.val_size}{missing}_seed{run.seed}"
+
+
+def measure(prediction: torch.Tensor, label: torch.Tensor, cells: torch.Tensor) -> dict[str, float]:
+    """Returns all metrics on the cells that have a label."""
+    known = cells[label[cells].isfinite()]
+    return all_metrics(prediction[known], label[known])
+
+
+if __name__ == "__main__":
+    main()

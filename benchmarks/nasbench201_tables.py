@@ -1,0 +1,235 @@
+"""Tables and plots of the trainings that ``nasbench201.py`` has done.
+
+    python benchmarks/nasbench201_tables.py
+
+Prints Markdown; plots go next to the results. Numbers of the paper are those of its supplement,
+Tables 3 and 4 (arXiv 2306.10792).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import common
+import matplotlib
+import numpy as np
+from nasbench201 import ESTIMATE, LATENCIES, MODELS, RESULTS, SIZES, VALID
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt  # noqa: E402
+
+NAMES = {
+    "narformer_v2": "NAR-Former V2",
+    "gcn": "GCN",
+    "gat": "GAT",
+    "gin": "GIN",
+    "graphsage": "GraphSAGE",
+}
+# Kendall's tau and Acc(10 %) as printed, by the number of training cells.
+PAPER = {781: (0.8735, 0.0026, 99.45), 1563: (0.8875, 0.0013, 99.50)}
+Result = dict[str, Any]
+
+
+def main() -> None:
+    """Prints all tables for which there are results."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    args = parser.parse_args()
+    results = [json.loads(path.read_text("utf-8")) for path in sorted(args.results.glob("*_seed*.json"))]
+    results = [result for result in results if "metrics" in result]
+    for title, table in (
+        ("Accuracy", accuracy_table),
+        ("Testing loss", loss_table),
+        ("Attention", attention_table),
+        ("Ablation", ablation_table),
+        ("Latency", latency_table),
+    ):
+        rows = table(results)
+        if len(rows) > 1:
+            print(f"\n## {title}\n\n{common.format_table(rows)}")
+    plot_sizes(results, args.results / "tau_over_size.png")
+
+
+def select(results: Sequence[Result], **wanted: Any) -> list[Result]:
+    """Returns the results with the given entries; ``recipe`` is the name of the recipe."""
+    defaults = {"variant": ""}
+    return [
+        result
+        for result in results
+        if all(
+            (result["recipe"]["name"] if key == "recipe" else result.get(key, defaults.get(key)))
+            == value
+            for key, value in wanted.items()
+        )
+    ]
+
+
+def cell(results: Sequence[Result], key: str, digits: int, part: str = "all cells") -> str:
+    """Returns mean ± standard deviation of a metric over the seeds."""
+    return mean_and_std([result["metrics"][part][key] for result in results], digits)
+
+
+def mean_and_std(values: Sequence[float], digits: int) -> str:
+    """Returns mean ± standard deviation; the mean alone of a single value."""
+    if len(values) == 0:
+        return ""
+    mean = f"{np.mean(values):.{digits}f}"
+    return mean if len(values) == 1 else f"{mean} ± {np.std(values, ddof=1):.{digits}f}"
+
+
+def seconds(results: Sequence[Result]) -> str:
+    """Returns the median training time."""
+    return f"{np.median([result['train_seconds'] for result in results]):,.0f}"
+
+
+def accuracy_table(results: Sequence[Result]) -> list[list[str]]:
+    """Kendall's tau and Acc(10 %) by training size, as in Table 3 of the supplement."""
+    rows = [["cells", "recipe", "model", "trained on", "seeds", "Kendall's tau", "unseen cells",
+             "MAPE (%)", "Acc(10 %) (%)", "seconds"]]  # fmt: skip
+    for size in SIZES:
+        if size in PAPER:
+            tau, std, acc = PAPER[size]
+            rows.append([str(size), "paper, as printed", NAMES["narformer_v2"], "validation", "",
+                         f"{tau:.4f} ± {std:.4f}", "", "", f"{acc:.2f}", ""])  # fmt: skip
+        for recipe, model, target in (
+            ("paper", "narformer_v2", VALID),
+            ("best", "narformer_v2", ESTIMATE),
+            ("best", "narformer_v2", VALID),
+            *(("quick", model, VALID) for model in MODELS),
+        ):
+            chosen = select(results, recipe=recipe, model=model, train_target=target,
+                            train_size=size, variant="")  # fmt: skip
+            if chosen:
+                rows.append([
+                    str(size), f"`{recipe}`", NAMES[model],
+                    "validation" if target == VALID else "estimate", str(len(chosen)),
+                    cell(chosen, "kendall_tau", 4), cell(chosen, "kendall_tau", 4, "unseen cells"),
+                    cell(chosen, "mape", 2), cell(chosen, "acc_10", 2), seconds(chosen),
+                ])  # fmt: skip
+    return rows
+
+
+def loss_table(results: Sequence[Result]) -> list[list[str]]:
+    """The testing loss, as in Table 4 of the supplement."""
+    rows = [["recipe", "model", "seeds", "Kendall's tau", "Acc(10 %) (%)", "Acc(5 %) (%)",
+             "MAPE (%)", "seconds"]]  # fmt: skip
+    rows.append(["paper, as printed", NAMES["narformer_v2"], "", "0.851", "96.01", "77.70", "3.48",
+                 ""])  # fmt: skip
+    for recipe in ("best", "quick"):
+        for model in MODELS:
+            chosen = select(results, group="loss", recipe=recipe, model=model)
+            if chosen:
+                rows.append([
+                    f"`{recipe}`", NAMES[model], str(len(chosen)), cell(chosen, "kendall_tau", 4),
+                    cell(chosen, "acc_10", 2), cell(chosen, "acc_5", 2), cell(chosen, "mape", 2),
+                    seconds(chosen),
+                ])  # fmt: skip
+    return rows if len(rows) > 2 else rows[:1]
+
+
+def attention_table(results: Sequence[Result]) -> list[list[str]]:
+    """Graph-aided attention against vanilla self-attention, 781 cells, the quick recipe."""
+    rows = [["attention", "parameters", "seeds", "Kendall's tau", "Acc(10 %) (%)", "seconds"]]
+    for variant, name in (
+        ("", "graph-aided"),
+        ("softmax", "vanilla, on edges and self"),
+        ("global_softmax", "vanilla, on all pairs"),
+    ):
+        chosen = select(results, recipe="quick", model="narformer_v2", train_target=VALID,
+                        train_size=781, variant=variant)  # fmt: skip
+        if chosen:
+            rows.append([
+                name, f"{chosen[0]['num_parameters']:,}", str(len(chosen)),
+                cell(chosen, "kendall_tau", 4), cell(chosen, "acc_10", 2), seconds(chosen),
+            ])  # fmt: skip
+    return rows if len(rows) > 2 else rows[:1]
+
+
+def ablation_table(results: Sequence[Result]) -> list[list[str]]:
+    """The change of Kendall's tau, seed by seed, against the quick recipe as it is."""
+    rows = [["change", "seeds", "Kendall's tau", "difference"]]
+    base = {
+        result["seed"]: result["metrics"]["all cells"]["kendall_tau"]
+        for result in select(results, recipe="quick", model="narformer_v2", train_target=VALID,
+                             train_size=781, variant="")
+    }  # fmt: skip
+    groups: dict[str, list[Result]] = defaultdict(list)
+    for result in select(results, group="ablation"):
+        groups[result["variant"]].append(result)
+    for variant, chosen in groups.items():
+        differences = [
+            result["metrics"]["all cells"]["kendall_tau"] - base[result["seed"]]
+            for result in chosen
+            if result["seed"] in base
+        ]
+        rows.append([variant.replace("_", " "), str(len(chosen)), cell(chosen, "kendall_tau", 4),
+                     mean_and_std(differences, 4)])  # fmt: skip
+    return rows
+
+
+def latency_table(results: Sequence[Result]) -> list[list[str]]:
+    """Latencies of nine devices: the mean over the seeds, one line a device."""
+    rows = [["label", "cells", *(f"{NAMES[model]}: tau, Spearman, MAPE (%), Acc(10 %) (%)"
+                                 for model in ("narformer_v2", "gcn", "gat"))]]  # fmt: skip
+    for size in (900, 100):
+        for target in LATENCIES:
+            row = []
+            for model in ("narformer_v2", "gcn", "gat"):
+                chosen = select(results, group="latency", train_target=target, train_size=size,
+                                model=model)  # fmt: skip
+                row.append(", ".join(
+                    cell(chosen, key, digits)
+                    for key, digits in (("kendall_tau", 3), ("spearman", 3), ("mape", 1),
+                                        ("acc_10", 1))
+                ) if chosen else "")  # fmt: skip
+            if any(row):
+                rows.append([target.removeprefix("latency_"), str(size), *row])
+    return rows
+
+
+def plot_sizes(results: Sequence[Result], path: Path) -> None:
+    """Draws Kendall's tau against the number of training cells."""
+    figure, axes = plt.subplots(figsize=(7, 4.5), constrained_layout=True)
+
+    def curve(label: str, select_size: Callable[[int], list[Result]], **style: Any) -> None:
+        points = [(size, [r["metrics"]["all cells"]["kendall_tau"] for r in select_size(size)])
+                  for size in SIZES]  # fmt: skip
+        points = [(size, taus) for size, taus in points if taus]
+        if points:
+            axes.errorbar([size for size, _ in points], [np.mean(taus) for _, taus in points],
+                          [np.std(taus) for _, taus in points], label=label, capsize=2,
+                          **style)  # fmt: skip
+
+    for recipe, target, label in (
+        ("best", ESTIMATE, "NAR-Former V2, best, on the estimate"),
+        ("best", VALID, "NAR-Former V2, best, on validation accuracy"),
+    ):
+        curve(label, lambda size, r=recipe, t=target: select(
+            results, recipe=r, train_target=t, train_size=size, model="narformer_v2", variant=""),
+            marker="o", linewidth=2)  # fmt: skip
+    for model in MODELS:
+        curve(f"{NAMES[model]}, quick", lambda size, m=model: select(
+            results, recipe="quick", train_target=VALID, train_size=size, model=m, variant=""),
+            marker=".", linewidth=1)  # fmt: skip
+    axes.errorbar(list(PAPER), [v[0] for v in PAPER.values()], [v[1] for v in PAPER.values()],
+                  fmt="k*", markersize=10, label="NAR-Former V2, as printed in the paper")  # fmt: skip
+    axes.axhline(0.894, color="gray", linestyle=":", linewidth=1)
+    axes.text(SIZES[0], 0.8945, "validation accuracy itself", color="gray", fontsize=8, va="bottom")
+    axes.set_xscale("log")
+    axes.set_xticks(SIZES, [f"{size:,}" for size in SIZES])
+    axes.minorticks_off()
+    axes.set_xlabel("training cells")
+    axes.set_ylabel("Kendall's tau, test accuracy of all cells")
+    axes.legend(fontsize=8)
+    axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    main()

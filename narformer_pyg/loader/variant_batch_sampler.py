@@ -1,0 +1,65 @@
+"""Batches that hold one of several variants of each graph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from narformer_pyg._checks import check_integer
+from narformer_pyg.loader._batch_sampler import ResumableBatchSampler
+
+
+class VariantBatchSampler(ResumableBatchSampler):
+    r"""Batches in which each graph is represented by a variant that it draws every epoch.
+
+    The dataset holds all variants of the first graph, then all of the second, and so on. A batch is
+    a :class:`torch.LongTensor` of :obj:`batch_size` ids.
+
+    Each iteration is a new epoch. See :meth:`state_dict` to resume in the middle of one.
+
+    Args:
+        num_variants (sequence of int): The number of variants of each graph, at least one.
+        batch_size (int): The number of graphs in a batch.
+        shuffle (bool, optional): Whether each epoch has an order of its own.
+            (default: :obj:`True`)
+        drop_last (bool, optional): Whether an incomplete last batch is left out.
+            (default: :obj:`False`)
+        generator (torch.Generator, optional): The source of random numbers, on the CPU.
+            (default: :obj:`None`)
+        seed (int, optional): The seed of a new generator. Without generator and seed, the seed is
+            drawn from PyTorch's global generator. (default: :obj:`None`)
+
+    Raises:
+        ValueError: If an argument has the wrong type or range, or both :obj:`generator` and
+            :obj:`seed` are given.
+    """
+
+    def __init__(
+        self,
+        num_variants: Sequence[int],
+        batch_size: int,
+        shuffle: bool = True,
+        drop_last: bool = False,
+        *,
+        generator: torch.Generator | None = None,
+        seed: int | None = None,
+    ) -> None:
+        for number in num_variants:
+            check_integer("num_variants", number)
+        super().__init__(len(num_variants), batch_size, shuffle, drop_last, generator, seed)
+        self.num_variants = torch.tensor(num_variants)
+        self._first = self.num_variants.cumsum(0) - self.num_variants
+
+    def _epoch(self) -> list[Tensor]:
+        graphs = self._draw()
+        chosen = torch.rand(self.num_graphs, generator=self.generator, dtype=torch.double)
+        variants = self._first + (chosen * self.num_variants).long()
+        return self._split(variants[graphs])
+
+    def __repr__(self) -> str:
+        return (
+            f"{self.__class__.__name__}({self.num_graphs}, batch_size={self.batch_size}, "
+            f"variants={int(self.num_variants.sum())})"
+        )

@@ -1,0 +1,115 @@
+"""Which cells of NAS-Bench-201 compute the same function."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch_geometric.data import Data
+
+from narformer_pyg.spaces.nasbench201 import (
+    CELL_EDGES,
+    NUM_CELLS,
+    NUM_NODES,
+    OPERATIONS,
+    NASBench201Cell,
+    code_to_index,
+    graph_edge_index,
+)
+
+# Thousands of cells compute nothing at all: some of a class say as much as all of them.
+MAX_MEMBERS = 64
+
+
+@functools.cache
+def function_indices() -> Tensor:
+    """Returns for each official index the lowest one with the same function: long, [15625].
+
+    The function of a cell is a sum of terms: a :obj:`skip_connect` contributes the terms of its
+    source, a :obj:`none` or an operation on an empty sum contributes nothing, an average pooling,
+    which is linear, contributes each term pooled, and a convolution one term of all that it reads.
+    Cells with the same terms compute the same function whatever their weights, up to the biases
+    of convolutions of nothing. There are 4,660 classes, where the benchmark's own notion,
+    :meth:`NASBench201Cell.canonical`, tells 6,466 apart.
+    """
+    first: dict[tuple[str, ...], int] = {}
+    return torch.tensor(
+        [first.setdefault(_terms(NASBench201Cell.from_index(i)), i) for i in range(NUM_CELLS)]
+    )
+
+
+@functools.cache
+def _members() -> dict[int, Tensor]:
+    """Returns the official indices of the cells of each class, :obj:`MAX_MEMBERS` at most."""
+    functions, order = function_indices().sort(stable=True)
+    classes, sizes = functions.unique(return_counts=True)
+    out = {}
+    for key, part in zip(classes.tolist(), order.split(sizes.tolist()), strict=True):
+        kept = torch.linspace(0, len(part) - 1, min(len(part), MAX_MEMBERS)).round().long()
+        out[key] = part[kept]
+    return out
+
+
+def equivalent_indices(index: int) -> Tensor:
+    r"""Returns the official indices of cells with the same function, in ascending order.
+
+    The cell itself is among them, unless the class is larger than 64: then it stands for 64 of its
+    members, spread evenly.
+
+    Args:
+        index (int): An official index, :obj:`0` to :obj:`15624`.
+    """
+    cell = NASBench201Cell.from_index(index)  # checks the range
+    return _members()[int(function_indices()[cell.index])]
+
+
+def cell_indices(graphs: Sequence[Data]) -> Tensor:
+    r"""Returns the official index of the cell that each graph shows: long, :math:`(n)`.
+
+    Args:
+        graphs (sequence of Data): Graphs as :meth:`NASBench201Cell.to_data` makes them.
+
+    Raises:
+        ValueError: If one is something else; the message says which.
+    """
+    edges = graph_edge_index()
+    for i, data in enumerate(graphs):
+        op = data.op if "op" in data else None
+        if not (
+            isinstance(op, Tensor)
+            and op.shape == (NUM_NODES,)
+            and op[0] == 0
+            and op[-1] == NUM_NODES - 2
+            and bool(((op[1:-1] > 0) & (op[1:-1] <= len(OPERATIONS))).all())
+            and "edge_index" in data
+            and torch.equal(data.edge_index.cpu(), edges)
+        ):
+            raise ValueError(
+                "Expected the graphs to be cells of NAS-Bench-201, whose equivalent cells are "
+                f"known (got graph {i}: {data})"
+            )
+    if len(graphs) == 0:
+        return torch.empty(0, dtype=torch.long)
+    digits = torch.stack([data.op.cpu() for data in graphs])[:, 1:-1] - 1
+    weights = len(OPERATIONS) ** torch.arange(len(CELL_EDGES) - 1, -1, -1)
+    return torch.from_numpy(code_to_index().astype(np.int64))[(digits * weights).sum(dim=1)]
+
+
+def _terms(cell: NASBench201Cell) -> tuple[str, ...]:
+    values: list[tuple[str, ...]] = [("x",)]
+    for target in range(1, 4):
+        terms: list[str] = []
+        for (source, end), name in zip(CELL_EDGES, cell.operations, strict=True):
+            if end != target or name == "none" or not values[source]:
+                continue
+            if name == "skip_connect":
+                terms += values[source]
+            elif name == "avg_pool_3x3":
+                terms += [f"pool({term})" for term in values[source]]
+            else:
+                terms.append(f"{name}({'+'.join(values[source])})")
+        values.append(tuple(sorted(terms)))
+    return values[-1]
