@@ -138,6 +138,7 @@ def main() -> None:
     parser.add_argument("--groups", nargs="+", choices=GROUPS, default=list(GROUPS))
     parser.add_argument("--sizes", nargs="+", type=int, help="training cells (default: all)")
     parser.add_argument("--recipes", nargs="+", help="recipes (default: all)")
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--seeds", nargs="+", type=int, help="seeds (default: all)")
     parser.add_argument("--threads", type=int, default=1, help="threads of PyTorch (default: 1)")
     parser.add_argument("--device", default="cpu", help="where to train (default: %(default)s)")
@@ -153,6 +154,7 @@ def main() -> None:
         for run in programme()
         if run.group in args.groups
         and (args.sizes is None or run.train_size in args.sizes)
+        and run.model in args.models
         and (args.recipes is None or run.recipe in args.recipes)
         and (args.seeds is None or run.seed in args.seeds)
     ]
@@ -179,7 +181,7 @@ def train(run: Run, args: argparse.Namespace) -> dict[str, Any]:
     recipe = get_recipe(run.recipe)
     changes = dict(run.changes)
     if args.epochs is not None:
-        changes["epochs"] = args.epochs
+        changes.update(epochs=args.epochs, min_steps=0)
     recipe = dataclasses.replace(recipe, model={**recipe.model, **run.model_changes}, **changes)
     if run.model != "narformer_v2":  # what else there is are arguments of NAR-Former V2 alone
         shared = ("hidden_channels", "num_blocks", "dropout")

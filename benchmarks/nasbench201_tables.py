@@ -15,10 +15,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import common
 import matplotlib
 import numpy as np
+import torch
 from nasbench201 import ESTIMATE, LATENCIES, MODELS, RESULTS, SIZES, VALID
+
+from narformer_pyg.datasets import NASBench201
+from narformer_pyg.training.report import plot_predictions
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt  # noqa: E402
@@ -32,13 +35,21 @@ NAMES = {
 }
 # Kendall's tau and Acc(10 %) as printed, by the number of training cells.
 PAPER = {781: (0.8735, 0.0026, 99.45), 1563: (0.8875, 0.0013, 99.50)}
+# Runs whose predictions are drawn against the labels.
+PLOTTED = (
+    "narformer_v2_best_cifar10_estimated_acc_781_seed0",
+    "narformer_v2_best_test_loss_781_seed0",
+    *(f"{model}_quick_781_seed0" for model in MODELS),
+)
 Result = dict[str, Any]
 
 
 def main() -> None:
     """Prints all tables for which there are results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the JSON files")
+    parser.add_argument("--work", type=Path, default=Path("runs/nasbench201"),
+                        help="folder of the predictions, for the plots of predicted against measured")  # fmt: skip
     args = parser.parse_args()
     results = [json.loads(path.read_text("utf-8")) for path in sorted(args.results.glob("*_seed*.json"))]
     results = [result for result in results if "metrics" in result]
@@ -51,8 +62,17 @@ def main() -> None:
     ):
         rows = table(results)
         if len(rows) > 1:
-            print(f"\n## {title}\n\n{common.format_table(rows)}")
+            print(f"\n## {title}\n\n{markdown(rows)}")
     plot_sizes(results, args.results / "tau_over_size.png")
+    for name in PLOTTED:
+        if (args.work / name / "predictions.npy").is_file():
+            plot_run(args.results, args.work, name)
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """Returns a table whose first row is the heading."""
+    lines = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def select(results: Sequence[Result], **wanted: Any) -> list[Result]:
@@ -190,6 +210,22 @@ def latency_table(results: Sequence[Result]) -> list[list[str]]:
             if any(row):
                 rows.append([target.removeprefix("latency_"), str(size), *row])
     return rows
+
+
+def plot_run(results: Path, work: Path, name: str) -> None:
+    """Draws predicted against measured labels of one run."""
+    result = json.loads((results / f"{name}.json").read_text("utf-8"))
+    target = result["test_target"]
+    plot_predictions(
+        results / f"{name}.png",
+        torch.from_numpy(np.load(work / name / "predictions.npy")),
+        NASBench201().labels(target),
+        label=target,
+        predicted_label=result["train_target"],
+        unit=NASBench201.targets[target].unit,
+        title=f"{NAMES[result['model']]}, {result['recipe']['name']}, {result['train_size']} cells, "
+        f"tau {result['metrics']['all cells']['kendall_tau']:.3f}",
+    )
 
 
 def plot_sizes(results: Sequence[Result], path: Path) -> None:

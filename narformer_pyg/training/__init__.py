@@ -14,6 +14,7 @@ from narformer_pyg._checks import resolve_device
 from narformer_pyg.training.metrics import acc_within, all_metrics, kendall_tau, mape, spearman
 from narformer_pyg.training.module import PredictorModule
 from narformer_pyg.training.recipes import (
+    BEST,
     CELL_RECIPES,
     LATENCY,
     LATENCY_PAPER,
@@ -27,6 +28,7 @@ from narformer_pyg.training.recipes import (
 from narformer_pyg.training.trainer import FitResult, fit, label_scale
 
 __all__ = [
+    "BEST",
     "CELL_RECIPES",
     "LATENCY",
     "LATENCY_PAPER",

@@ -204,6 +204,7 @@ def fit(
         all_callbacks.append(ResumableCheckpoint(checkpoint, checkpoint_every_seconds))
     state_file = None if resume is None else _check_resume(resume, identity)
 
+    num_epochs = recipe.num_epochs(len(module.loader))
     with _quiet_lightning():
         trainer = Trainer(
             accelerator="gpu" if target_device.type == "cuda" else "cpu",
@@ -211,8 +212,8 @@ def fit(
             num_nodes=num_nodes,
             strategy="auto" if num_processes == 1 else "ddp",
             precision=precision,
-            max_epochs=recipe.epochs,
-            check_val_every_n_epoch=min(validate_every, recipe.epochs),
+            max_epochs=num_epochs,
+            check_val_every_n_epoch=min(validate_every, num_epochs),
             gradient_clip_val=recipe.gradient_clip or None,
             callbacks=all_callbacks,
             logger=trainer_kwargs.pop("logger", False),
@@ -331,7 +332,7 @@ def _check_resume(resume: str | os.PathLike[str], identity: dict[str, Any]) -> s
 
 def _later_settings() -> dict[str, Any]:
     defaults = Recipe("", epochs=1, batch_size=1, learning_rate=1.0).to_dict()
-    return {name: defaults[name] for name in ("log_weight", "label_scale", "token_encoder")}
+    return {name: defaults[name] for name in ("log_weight", "label_scale", "token_encoder", "min_steps")}
 
 
 def _identity(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import importlib.util
 import json
 import os
@@ -16,15 +17,24 @@ from onnx import TensorProto, helper
 from torch import nn
 
 import narformer_pyg
+from narformer_pyg.datasets import NASBench201
+from narformer_pyg.training import kendall_tau
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 
 
-def run(script: str, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+def run(
+    script: str, *arguments: str, check: bool = True, threads: bool = True
+) -> subprocess.CompletedProcess[str]:
     package = Path(narformer_pyg.__file__).parents[1]
     path = os.pathsep.join(filter(None, [str(package), os.environ.get("PYTHONPATH")]))
     done = subprocess.run(
-        [sys.executable, str(FOLDER / script), "--threads", "1", *arguments],
+        [
+            sys.executable,
+            str(FOLDER / script),
+            *(("--threads", "1") if threads else ()),
+            *arguments,
+        ],
         env={**os.environ, "PYTHONPATH": path},
         capture_output=True,
         text=True,
@@ -96,6 +106,67 @@ def test_predict(tmp_path: Path) -> None:
     assert results["spaces"]["NAS-Bench-201"]["num_cells"]["median"] == 200
     assert results["spaces"]["NAS-Bench-101"]["num_cells"]["median"] == 3
     assert all(s["min"] > 0 for s in results["single"]["seconds_per_cell"].values())
+
+
+def test_nasbench201(tmp_path: Path) -> None:
+    results, work = tmp_path / "results", tmp_path / "work"
+    flags = ("--out", str(results), "--work", str(work))
+    chosen = ("--groups", "accuracy", "attention", "--recipes", "quick", "--seeds", "0")
+    few = ("--sizes", "781", "--epochs", "1", "--models", "narformer_v2")
+    first = run("nasbench201.py", *flags, *chosen, *few).stdout
+    names = [
+        "narformer_v2_softmax_quick_781_seed0",
+        "narformer_v2_global_softmax_quick_781_seed0",
+        "narformer_v2_quick_781_seed0",
+    ]
+    assert [line.split(":")[0] for line in first.splitlines()] == names
+    result = json.loads((results / f"{names[1]}.json").read_text("utf-8"))
+    assert result["recipe"]["model"]["attention"] == "global_softmax"
+    assert result["recipe"]["epochs"] == len(result["history"]) == 1
+    prediction = torch.from_numpy(np.load(work / names[1] / "predictions.npy"))
+    dataset = NASBench201()
+    tau = kendall_tau(prediction, dataset.labels("cifar10_test_acc"))
+    assert result["metrics"]["all cells"]["kendall_tau"] == pytest.approx(tau)
+    split = json.loads((results / "splits" / result["split"]).read_text("utf-8"))
+    assert split["train"] == dataset.get_split(781, 0, 0).train.tolist()
+    # What is done is left alone.
+    assert run("nasbench201.py", *flags, *chosen, *few).stdout == ""
+    listed = run("nasbench201.py", *flags, *chosen, *few, "--list").stdout
+    assert listed.count("done") == len(listed.splitlines()) == len(names)
+
+    tables = run(
+        "nasbench201_tables.py", "--results", str(results), "--work", str(work), threads=False
+    ).stdout
+    assert "| vanilla, on all pairs |" in tables
+    assert f"{result['metrics']['all cells']['kendall_tau']:.4f}" in tables
+    assert (results / "tau_over_size.png").read_bytes()[:4] == b"\x89PNG"
+    assert (results / "narformer_v2_quick_781_seed0.png").is_file()
+
+    out = tmp_path / "maps.json"
+    run("attention_maps.py", "--predictors", str(work), "--num_cells", "5", "--out", str(out))
+    maps = json.loads(out.read_text("utf-8"))["attention"]
+    assert [len(blocks) for blocks in maps.values()] == [6, 6, 6]
+    assert all(block["linear"]["self"] == 0 for block in maps["graph-aided"])
+    assert all(0 < block["softmax"]["self"] < 1 for block in maps["vanilla, all pairs"])
+    assert out.with_suffix(".png").is_file()
+
+
+def test_nasbench201_leaves_locked_runs_to_others(tmp_path: Path) -> None:
+    name = "gcn_quick_78_seed0"
+    flags = ("--out", str(tmp_path), "--work", str(tmp_path), "--epochs", "1", "--sizes", "78")
+    chosen = ("--groups", "accuracy", "--recipes", "quick", "--models", "gcn", "--seeds", "0")
+    with (tmp_path / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert run("nasbench201.py", *flags, *chosen).stdout == ""
+        assert not (tmp_path / f"{name}.json").exists()
+    assert name in run("nasbench201.py", *flags, *chosen).stdout
+
+
+def test_transformer_cost(tmp_path: Path) -> None:
+    results = measured("transformer_cost.py", tmp_path)
+    assert set(results["batch_sizes"]) == {"1", "4"}
+    for size in results["batch_sizes"].values():
+        assert all(s["min"] > 0 for s in size["seconds_per_cell"].values())
 
 
 def test_torchvision_models(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from narformer_pyg.nn import OperatorTokenEncoder
 from narformer_pyg.nn.models import create_model
 from narformer_pyg.training import (
+    BEST,
     CELL_RECIPES,
     LATENCY,
     LATENCY_PAPER,
@@ -40,6 +41,7 @@ def test_paper_recipe_is_that_of_the_paper() -> None:
         "pairwise_temperature": 1.0,
         "augmentation": "first",
         "num_copies": 1,
+        "min_steps": 0,
         "label_scale": 0.0,
         "model": {"hidden_channels": 512, "num_blocks": 6, "dropout": 0.05},
         "token_encoder": {},
@@ -63,14 +65,14 @@ def test_latency_paper_recipe_is_that_of_the_paper() -> None:
 
 
 def test_names() -> None:
-    assert list(RECIPES.values()) == [QUICK, PAPER, LATENCY, LATENCY_PAPER]
+    assert list(RECIPES.values()) == [QUICK, BEST, PAPER, LATENCY, LATENCY_PAPER]
     assert (*CELL_RECIPES, *LATENCY_RECIPES) == tuple(RECIPES)
     for name, recipe in RECIPES.items():
         assert recipe.name == name
         assert get_recipe(name) is recipe
     with pytest.raises(
         ValueError,
-        match=r"'recipe' to be among quick, paper, latency, latency_paper \(got 'slow'\)",
+        match=r"'recipe' to be among quick, best, paper, latency, latency_paper \(got 'slow'\)",
     ):
         get_recipe("slow")
 
@@ -130,3 +132,14 @@ def test_consistency_needs_augmentation() -> None:
     with pytest.raises(ValueError, match=r"Expected 'augmentation' .*'consistency_weight'"):
         Recipe(**VALID, consistency_weight=0.5)
     Recipe(**VALID, consistency_weight=0.5, augmentation="random", num_copies=3)
+
+
+def test_least_number_of_steps() -> None:
+    recipe = Recipe(**VALID, min_steps=100)
+    epochs = recipe.epochs
+    assert Recipe(**VALID).num_epochs(1) == epochs
+    assert recipe.num_epochs(1) == 100
+    assert recipe.num_epochs(3) == max(34, epochs)
+    assert recipe.num_epochs(1000) == epochs
+    with pytest.raises(ValueError, match=r"'min_steps' to be an integer >= 0 \(got -1\)"):
+        Recipe(**VALID, min_steps=-1)

@@ -373,6 +373,13 @@ def test_equivalent_cells(train_set: NASBench201) -> None:
     assert len(set(cells)) > len(train_set)
 
 
+def test_least_number_of_steps(train_set: NASBench201) -> None:
+    steps = -(-len(train_set) // RECIPE.batch_size)
+    recipe = dataclasses.replace(RECIPE, epochs=1, min_steps=2 * steps + 1)
+    result = fit(make_predictor(recipe), train_set, recipe, device="cpu", progress=False)
+    assert result.epochs == len(result.history) == 3
+
+
 def test_loss_of_pairs(train_set: NASBench201) -> None:
     recipe = dataclasses.replace(
         RECIPE, mse_weight=0.5, ranking_weight=0.0, pairwise_weight=0.2, pairwise_temperature=0.1

@@ -27,6 +27,7 @@ from narformer_pyg.spaces import NASBench201Cell, equivalent_indices
 from narformer_pyg.spaces.nasbench201_equivalence import cell_indices, function_indices
 
 FILE_NAME = "predictor.pt"
+_PRETRAINED = Path(__file__).with_name("pretrained")
 _FORMAT = "narformer_pyg.ArchitecturePredictor"
 _FORMAT_VERSION = 1
 _ENCODERS: dict[str, type[CellTokenEncoder | OperatorTokenEncoder]] = {
@@ -287,24 +288,35 @@ class ArchitecturePredictor(torch.nn.Module):
     def from_pretrained(
         cls, path: str | os.PathLike[str], device: torch.device | str = "cpu"
     ) -> ArchitecturePredictor:
-        r"""Loads what :meth:`save_pretrained` wrote.
+        r"""Loads what :meth:`save_pretrained` wrote, or a predictor that is inside the package.
 
         Nothing in the file is executed (:obj:`weights_only=True`).
 
+        .. code-block:: python
+
+            predictor = ArchitecturePredictor.from_pretrained("nasbench201-cifar10")
+
+        :obj:`"nasbench201-cifar10"` predicts the CIFAR-10 test accuracy of NAS-Bench-201 cells. It
+        was trained by the recipe :obj:`"best"` on the labels :obj:`cifar10_estimated_acc` of 1,563
+        cells (see :class:`~narformer_pyg.datasets.NASBench201`).
+
         Args:
-            path (str or os.PathLike): The folder, or the file inside.
+            path (str or os.PathLike): The folder, or the file inside, or the name of a predictor
+                inside the package, one of :func:`list_pretrained`.
             device (torch.device or str, optional): Where to put it. (default: :obj:`"cpu"`)
 
         Raises:
             FileNotFoundError: If there is no such file.
             CheckpointError: If the file is corrupt or is something else.
         """
-        path = Path(path)
+        name, path = os.fspath(path), Path(path)
+        if not path.exists() and name in list_pretrained():
+            path = _PRETRAINED / name
         file = path / FILE_NAME if path.is_dir() else path
         if not file.is_file():
             raise FileNotFoundError(
-                f"Expected 'path' to be a folder with '{FILE_NAME}' or such a file "
-                f"(got {os.fspath(path)!r})"
+                f"Expected 'path' to be a folder with '{FILE_NAME}', such a file, or a predictor "
+                f"inside the package: {', '.join(list_pretrained())} (got {name!r})"
             )
         content = read_checkpoint(file, "path")
         if not isinstance(content, dict) or content.get("format") != _FORMAT:
@@ -344,6 +356,11 @@ class ArchitecturePredictor(torch.nn.Module):
                 f"({type(error).__name__}: {' '.join(str(error).split())})"
             ) from error
         return predictor.to(resolve_device(device)).eval()
+
+
+def list_pretrained() -> list[str]:
+    """Returns the names of the predictors inside the package."""
+    return sorted(folder.name for folder in _PRETRAINED.iterdir() if folder.is_dir())
 
 
 def _as_names(
