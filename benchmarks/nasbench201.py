@@ -81,22 +81,28 @@ class Run:
 
 def programme() -> Iterator[Run]:
     """Yields all trainings, what matters most first."""
-    for size in (781, 1563, 156, 469, 78):
+    for size in (781, 1563, 156):
         for seed in range(5):
             yield Run("best", size, seed, recipe="best", target=ESTIMATE)
     for seed in range(5):
         yield Run("loss", 781, seed, recipe="best", target=LOSS, test_target=LOSS, val_size=200)
-    for model in ("narformer_v2", "gat", "gcn"):
-        for seed in range(3):
-            yield Run("loss", 781, seed, model, target=LOSS, test_target=LOSS, val_size=200)
-    for size in (781, 1563, 156):
-        for seed in range(3):
-            yield Run("best", size, seed, recipe="best")
     for seed in range(3):
         for attention in ("softmax", "global_softmax"):
             changed = {"attention": attention}
             yield Run("attention", 781, seed, variant=attention, model_changes=changed)
-    for size in (781, 1563, 156, 78, 469):
+    for seed in range(3):
+        for model in MODELS:
+            yield Run("accuracy", 781, seed, model)
+    for size in (781, 156, 1563):
+        for seed in range(3):
+            yield Run("best", size, seed, recipe="best")
+    for size in (78, 469):
+        for seed in range(3):
+            yield Run("best", size, seed, recipe="best", target=ESTIMATE)
+    for model in ("narformer_v2", "gat", "gcn"):
+        for seed in range(3):
+            yield Run("loss", 781, seed, model, target=LOSS, test_target=LOSS, val_size=200)
+    for size in (156, 1563, 78, 469):
         for model in MODELS:
             for seed in range(3):
                 yield Run("accuracy", size, seed, model)

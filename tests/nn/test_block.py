@@ -3,10 +3,11 @@ from __future__ import annotations
 import dense_reference
 import pytest
 import torch
+import torch.nn.functional as F
 from dense_reference import adjacency, ffn_weights, randomize
 from torch import Tensor
 
-from narformer_pyg.nn import NARFormerV2Block
+from narformer_pyg.nn import NARFormerV2Block, SoftmaxAttentionConv
 from narformer_pyg.testing import assert_all_parameters_receive_gradients
 
 EDGES = torch.tensor([[0, 0, 1, 2, 3, 2, 4], [1, 2, 3, 3, 4, 0, 0]])
@@ -62,6 +63,43 @@ class TestNARFormerV2Block:
         out = block(x, EDGES)
         zeros = float((out[alive] == 0).float().mean())
         assert abs(zeros - 0.3) < 5 * (0.3 * 0.7 / int(alive.sum())) ** 0.5
+
+    def test_layer_norm_after_the_attention(self) -> None:
+        block = NARFormerV2Block(5, 16, norm="layer").double().eval()
+        randomize(block)
+        x = torch.randn(6, 5, dtype=torch.double)
+        assert not block.conv.normalize
+        z = block.conv(x, EDGES)
+        norm = block.attention_norm
+        h = F.layer_norm(z, (16,), norm.weight, norm.bias).relu()
+        expected = h + block.layer_scale * block.ffn(block.norm(h))
+        torch.testing.assert_close(block(x, EDGES), expected)
+
+    def test_without_feed_forward_network_or_scale(self) -> None:
+        x = torch.randn(6, 5)
+        block = NARFormerV2Block(5, 16, ffn_ratio=0).eval()
+        assert block.layer_scale is None
+        torch.testing.assert_close(block(x, EDGES), block.conv(x, EDGES).relu())
+        block = NARFormerV2Block(5, 16, layer_scale=None).eval()
+        h = block.conv(x, EDGES).relu()
+        torch.testing.assert_close(block(x, EDGES), h + block.ffn(block.norm(h)))
+
+    def test_softmax_attention(self) -> None:
+        block = NARFormerV2Block(5, 16, attention="softmax")
+        assert isinstance(block.conv, SoftmaxAttentionConv)
+        out = block(torch.randn(6, 5), EDGES)
+        assert_all_parameters_receive_gradients(block, (out * torch.randn_like(out)).sum())
+
+    @pytest.mark.parametrize(
+        ("kwargs", "message"),
+        [
+            ({"attention": "global_softmax"}, "'attention' to be among linear, softmax"),
+            ({"norm": "batch"}, "'norm' to be 'unit' or 'layer'"),
+        ],
+    )
+    def test_wrong_arguments(self, kwargs: dict[str, str], message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            NARFormerV2Block(5, 16, **kwargs)
 
     def test_arguments_of_the_attention(self) -> None:
         block = NARFormerV2Block(5, 16, degree_gate=False, normalize=False)

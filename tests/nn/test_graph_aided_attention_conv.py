@@ -119,6 +119,21 @@ class TestDenseReference:
         torch.testing.assert_close(out[[0, 2]], lonely)
         assert not torch.allclose(out[1], x[1] @ conv.lin_r.weight.t() + conv.lin_l.bias)
 
+    def test_without_sigmoid(self) -> None:
+        conv = GraphAidedAttentionConv(8, 8, sigmoid=False).double()
+        edges = both_directions(random_edges(7, 12))
+        x = features(7, 8, torch.double).abs()
+        adj = adjacency(edges, 7, torch.double)
+        weights = dict(conv.named_parameters())
+        h = gate(weights, x, adj)
+        query = conv.lin_qk(h)
+        scores = query @ query.t() / 8**0.5 * adj
+        alpha = scores / (scores.sum(dim=1, keepdim=True) + 1e-6)
+        expected = conv.lin_l(alpha @ h) + conv.lin_r(h)
+        expected = expected / expected.norm(dim=1, keepdim=True)
+        assert_near(conv(x, edges), expected, 1e-9)
+        assert_near(conv(x, edges, return_attention_weights=True)[0], expected, 1e-9)
+
     def test_unit_length(self) -> None:
         num_nodes, edge_index = GRAPHS["undirected"]
         out = create(5, 7)(features(num_nodes, 5), edge_index)
