@@ -28,9 +28,12 @@ from narformer_pyg.nn.models import ArchitecturePredictor
 from narformer_pyg.spaces import NASBench201Cell
 
 matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib import pyplot as plt
 
-CELL = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|skip_connect~0|nor_conv_3x3~1|nor_conv_1x1~2|"
+CELL = (
+    "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+"
+    "|skip_connect~0|nor_conv_3x3~1|nor_conv_1x1~2|"
+)
 MODELS = {
     "graph-aided": "narformer_v2_quick_781_seed0",
     "vanilla, edges": "narformer_v2_softmax_quick_781_seed0",
@@ -92,7 +95,9 @@ def shares(weights: Tensor) -> dict[str, float]:
 def draw(maps: Mapping[str, np.ndarray], path: Path) -> None:
     """Draws one heat map for each entry."""
     names = ["input", "1", "2", "3", "4", "5", "6", "output"]
-    figure, axes = plt.subplots(1, len(maps), figsize=(3.6 * len(maps), 3.9), constrained_layout=True)
+    figure, axes = plt.subplots(
+        1, len(maps), figsize=(3.6 * len(maps), 3.9), constrained_layout=True
+    )
     for ax, (title, values) in zip(axes, maps.items(), strict=True):
         image = ax.imshow(values, cmap="viridis", vmin=0.0)
         ax.set_title(title, fontsize=10)
@@ -133,9 +138,7 @@ def main() -> None:
             maps[f"{name}: {kind}"] = values[0].numpy()
     print(common.format_table(rows))
     settings = {key: value for key, value in common.settings(args).items() if key != "predictors"}
-    common.write_results(
-        args.out, {"settings": settings, "cell": CELL, "attention": results}
-    )
+    common.write_results(args.out, {"settings": settings, "cell": CELL, "attention": results})
     plot = args.plot or (args.out.with_suffix(".png") if args.out else None)
     if plot is not None:
         draw(maps, plot)

@@ -150,8 +150,12 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", help="where to train (default: %(default)s)")
     parser.add_argument("--epochs", type=int, help="fewer passes, to see that the script works")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
-    parser.add_argument("--work", type=Path, default=Path("runs/nasbench201"),
-                        help="folder of checkpoints and predictions (default: %(default)s)")  # fmt: skip
+    parser.add_argument(
+        "--work",
+        type=Path,
+        default=Path("runs/nasbench201"),
+        help="folder of checkpoints, predictors and predictions (default: %(default)s)",
+    )
     parser.add_argument("--list", action="store_true", help="say what is done and what is not")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)

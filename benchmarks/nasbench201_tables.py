@@ -24,7 +24,7 @@ from narformer_pyg.datasets import NASBench201
 from narformer_pyg.training.report import plot_predictions
 
 matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib import pyplot as plt
 
 NAMES = {
     "narformer_v2": "NAR-Former V2",
@@ -48,10 +48,16 @@ def main() -> None:
     """Prints all tables for which there are results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the JSON files")
-    parser.add_argument("--work", type=Path, default=Path("runs/nasbench201"),
-                        help="folder of the predictions, for the plots of predicted against measured")  # fmt: skip
+    parser.add_argument(
+        "--work",
+        type=Path,
+        default=Path("runs/nasbench201"),
+        help="folder of the predictions that are drawn (default: %(default)s)",
+    )
     args = parser.parse_args()
-    results = [json.loads(path.read_text("utf-8")) for path in sorted(args.results.glob("*_seed*.json"))]
+    results = [
+        json.loads(path.read_text("utf-8")) for path in sorted(args.results.glob("*_seed*.json"))
+    ]
     results = [result for result in results if "metrics" in result]
     for title, table in (
         ("Accuracy", accuracy_table),
@@ -223,8 +229,8 @@ def plot_run(results: Path, work: Path, name: str) -> None:
         label=target,
         predicted_label=result["train_target"],
         unit=NASBench201.targets[target].unit,
-        title=f"{NAMES[result['model']]}, {result['recipe']['name']}, {result['train_size']} cells, "
-        f"tau {result['metrics']['all cells']['kendall_tau']:.3f}",
+        title=f"{NAMES[result['model']]}, {result['recipe']['name']}, "
+        f"{result['train_size']} cells, tau {result['metrics']['all cells']['kendall_tau']:.3f}",
     )
 
 
@@ -252,8 +258,14 @@ def plot_sizes(results: Sequence[Result], path: Path) -> None:
         curve(f"{NAMES[model]}, quick", lambda size, m=model: select(
             results, recipe="quick", train_target=VALID, train_size=size, model=m, variant=""),
             marker=".", linewidth=1)  # fmt: skip
-    axes.errorbar(list(PAPER), [v[0] for v in PAPER.values()], [v[1] for v in PAPER.values()],
-                  fmt="k*", markersize=10, label="NAR-Former V2, as printed in the paper")  # fmt: skip
+    axes.errorbar(
+        list(PAPER),
+        [tau for tau, _, _ in PAPER.values()],
+        [std for _, std, _ in PAPER.values()],
+        fmt="k*",
+        markersize=10,
+        label="NAR-Former V2, as printed in the paper",
+    )
     axes.axhline(0.894, color="gray", linestyle=":", linewidth=1)
     axes.text(SIZES[0], 0.8945, "validation accuracy itself", color="gray", fontsize=8, va="bottom")
     axes.set_xscale("log")

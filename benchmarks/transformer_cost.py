@@ -95,7 +95,9 @@ def main() -> None:
             "seconds_per_cell": {name: common.summary(values) for name, values in each.items()},
             "transformer_over_narformer_v2": ratio,
         }
-        cells = [common.format_spread(s, 1e3, 3) for s in sizes[str(size)]["seconds_per_cell"].values()]
+        cells = [
+            common.format_spread(s, 1e3, 3) for s in sizes[str(size)]["seconds_per_cell"].values()
+        ]
         table.append([str(size), *cells, common.format_ratio(ratio)])
     parameters = {
         "narformer_v2": sum(p.numel() for p in narformer.parameters()),

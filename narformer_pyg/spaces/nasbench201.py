@@ -286,6 +286,7 @@ def cell_codes() -> np.ndarray:
 
 @functools.cache
 def code_to_index() -> np.ndarray:
+    """Returns the official index of each :attr:`NASBench201Cell.code`: uint16, [15625]."""
     codes = cell_codes()
     index = np.empty_like(codes)
     index[codes] = np.arange(NUM_CELLS, dtype=codes.dtype)

@@ -9,6 +9,7 @@ import signal
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -294,8 +295,8 @@ def _training_loader(
     if recipe.augmentation == "equivalent":
         variants = equivalent_graphs(originals)
         sizes = [len(graphs) for graphs in variants]
-        sampler = VariantBatchSampler(sizes, recipe.batch_size, seed=seed)
-        return DeviceLoader(sum(variants, []), batch_sampler=sampler, device=device)
+        drawing = VariantBatchSampler(sizes, recipe.batch_size, seed=seed)
+        return DeviceLoader(list(chain(*variants)), batch_sampler=drawing, device=device)
     num_copies = recipe.num_copies if recipe.augmentation == "random" else 1
     copies = augment(originals, num_copies, mode=recipe.augmentation, seed=seed)
     sampler = PairedBatchSampler(len(originals), recipe.batch_size, num_copies, seed=seed)
@@ -332,7 +333,9 @@ def _check_resume(resume: str | os.PathLike[str], identity: dict[str, Any]) -> s
 
 def _later_settings() -> dict[str, Any]:
     defaults = Recipe("", epochs=1, batch_size=1, learning_rate=1.0).to_dict()
-    return {name: defaults[name] for name in ("log_weight", "label_scale", "token_encoder", "min_steps")}
+    return {
+        name: defaults[name] for name in ("log_weight", "label_scale", "token_encoder", "min_steps")
+    }
 
 
 def _identity(

@@ -3,7 +3,7 @@
 from narformer_pyg.nn.models.baselines import GNNBaseline
 from narformer_pyg.nn.models.graph_regressor import GraphRegressor
 from narformer_pyg.nn.models.narformer_v2 import NARFormerV2
-from narformer_pyg.nn.models.predictor import ArchitecturePredictor
+from narformer_pyg.nn.models.predictor import ArchitecturePredictor, list_pretrained
 from narformer_pyg.nn.models.registry import create_model, list_models
 
 __all__ = [
@@ -13,4 +13,5 @@ __all__ = [
     "NARFormerV2",
     "create_model",
     "list_models",
+    "list_pretrained",
 ]
