@@ -93,23 +93,29 @@ def programme() -> Iterator[Run]:
     for seed in range(3):
         for model in MODELS:
             yield Run("accuracy", 781, seed, model)
-    for size in (781, 156, 1563):
-        for seed in range(3):
-            yield Run("best", size, seed, recipe="best")
-    for size in (78, 469):
-        for seed in range(3):
-            yield Run("best", size, seed, recipe="best", target=ESTIMATE)
+    for seed in range(3):
+        yield Run("best", 781, seed, recipe="best")
+        for model in ("gat", "gcn"):
+            yield Run("best", 781, seed, model, recipe="best", target=ESTIMATE)
     for model in ("narformer_v2", "gat", "gcn"):
         for seed in range(3):
             yield Run("loss", 781, seed, model, target=LOSS, test_target=LOSS, val_size=200)
-    for size in (156, 1563, 78, 469):
-        for model in MODELS:
-            for seed in range(3):
+    for size in (156, 78, 469):
+        for seed in range(3):
+            for model in MODELS:
                 yield Run("accuracy", size, seed, model)
+            if size != 156:
+                yield Run("best", size, seed, recipe="best", target=ESTIMATE)
     for variant, changes, model_changes in ABLATIONS:
         for seed in range(3):
             yield Run("ablation", 781, seed, variant=variant, changes=changes,
                       model_changes=model_changes)  # fmt: skip
+    for size in (156, 1563):
+        for seed in range(3):
+            yield Run("best", size, seed, recipe="best")
+    for seed in range(3):
+        for model in MODELS:
+            yield Run("accuracy", 1563, seed, model)
     for seed in range(3):
         for size in (900, 100):
             for target in LATENCIES:

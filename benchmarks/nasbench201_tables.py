@@ -124,8 +124,8 @@ def accuracy_table(results: Sequence[Result]) -> list[list[str]]:
                          f"{tau:.4f} ± {std:.4f}", "", "", f"{acc:.2f}", ""])  # fmt: skip
         for recipe, model, target in (
             ("paper", "narformer_v2", VALID),
-            ("best", "narformer_v2", ESTIMATE),
-            ("best", "narformer_v2", VALID),
+            *(("best", model, ESTIMATE) for model in MODELS),
+            *(("best", model, VALID) for model in MODELS),
             *(("quick", model, VALID) for model in MODELS),
         ):
             chosen = select(results, recipe=recipe, model=model, train_target=target,

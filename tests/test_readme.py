@@ -51,14 +51,6 @@ def test_torch_module_snippet() -> None:
     assert namespace["parameters"] == 8 * 28
 
 
-def test_folder_of_the_snippet_is_the_one_that_the_first_command_makes() -> None:
-    example = (Path(__file__).parents[1] / "examples" / "nasbench201_accuracy.py").read_text(
-        "utf-8"
-    )
-    assert 'f"nasbench201_{args.target}_{args.model}_{args.recipe}"' in example
-    assert "runs/nasbench201_cifar10valid_valid_acc_narformer_v2_quick_781_seed0" in README
-
-
 def test_darts_snippet() -> None:
     namespace: dict = {}
     exec(SNIPPETS[3], namespace)

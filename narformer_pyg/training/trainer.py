@@ -249,6 +249,8 @@ def fit(
             "every one; train longer or use select='last'"
         )
     predictor.eval()
+    if recipe.calibrate:
+        predictor.calibrate(train_set, device=target_device)
     return FitResult(
         module.history, module.seconds, len(module.history), selected, trainer.global_rank
     )
@@ -334,7 +336,8 @@ def _check_resume(resume: str | os.PathLike[str], identity: dict[str, Any]) -> s
 def _later_settings() -> dict[str, Any]:
     defaults = Recipe("", epochs=1, batch_size=1, learning_rate=1.0).to_dict()
     return {
-        name: defaults[name] for name in ("log_weight", "label_scale", "token_encoder", "min_steps")
+        name: defaults[name]
+        for name in ("log_weight", "label_scale", "token_encoder", "min_steps", "calibrate")
     }
 
 

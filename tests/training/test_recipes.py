@@ -41,6 +41,7 @@ def test_paper_recipe_is_that_of_the_paper() -> None:
         "pairwise_temperature": 1.0,
         "augmentation": "first",
         "num_copies": 1,
+        "calibrate": False,
         "min_steps": 0,
         "label_scale": 0.0,
         "model": {"hidden_channels": 512, "num_blocks": 6, "dropout": 0.05},

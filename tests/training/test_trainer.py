@@ -380,6 +380,16 @@ def test_least_number_of_steps(train_set: NASBench201) -> None:
     assert result.epochs == len(result.history) == 3
 
 
+def test_calibrates_to_the_training_graphs(train_set: NASBench201) -> None:
+    plain, calibrated = make_predictor(RECIPE), make_predictor(RECIPE)
+    fit(plain, train_set, RECIPE, device="cpu", progress=False)
+    recipe = dataclasses.replace(RECIPE, calibrate=True)
+    fit(calibrated, train_set, recipe, device="cpu", progress=False)
+    assert plain.calibration == [None]
+    plain.calibrate(train_set)
+    assert plain.calibration == calibrated.calibration != [None]
+
+
 def test_loss_of_pairs(train_set: NASBench201) -> None:
     recipe = dataclasses.replace(
         RECIPE, mse_weight=0.5, ranking_weight=0.0, pairwise_weight=0.2, pairwise_temperature=0.1

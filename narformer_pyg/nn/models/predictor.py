@@ -21,6 +21,7 @@ from narformer_pyg.loader import DeviceLoader
 from narformer_pyg.nn.encoders import CellTokenEncoder, OperatorTokenEncoder
 from narformer_pyg.nn.models.checkpoint_file import read_checkpoint
 from narformer_pyg.nn.models.graph_regressor import GraphRegressor
+from narformer_pyg.nn.models.monotone_map import MonotoneMap
 from narformer_pyg.nn.models.registry import create_model, model_name
 from narformer_pyg.nn.readout import segment_mean
 from narformer_pyg.spaces import NASBench201Cell, equivalent_indices
@@ -94,6 +95,8 @@ class ArchitecturePredictor(torch.nn.Module):
                 f"{type(token_encoder).__name__})"
             )
         self.average_equivalents = average_equivalents
+        #: For each target what :meth:`predict` maps predictions by; see :meth:`calibrate`.
+        self.calibration: list[MonotoneMap | None] = [None] * num_targets
         self.token_encoder = token_encoder
         self.model = model
         self.register_buffer("scale", values.expand(num_targets).clone())
@@ -166,7 +169,31 @@ class ArchitecturePredictor(torch.nn.Module):
             prediction = self._predict_averages(graphs, batch_size, device, progress)
         else:
             prediction = self._predict_graphs(graphs, batch_size, device, progress)
+        for i, calibration in enumerate(self.calibration):
+            if calibration is not None:
+                prediction[:, i] = calibration(prediction[:, i])
         return prediction[0] if single else prediction
+
+    def calibrate(
+        self, graphs: Any, batch_size: int = 512, device: torch.device | str | None = None
+    ) -> None:
+        r"""Fits a map from predictions to labels that keeps their order, for :meth:`predict`.
+
+        Losses that compare graphs sharpen the order and pull the values apart; on the training
+        graphs, whose labels are known anyway, that can be seen and undone. The map is increasing
+        and piecewise linear, one for each target.
+
+        Args:
+            graphs (InMemoryDataset or list of Data): Graphs with labels :obj:`y`.
+            batch_size (int, optional): As in :meth:`predict`. (default: :obj:`512`)
+            device (torch.device or str, optional): As in :meth:`predict`. (default: :obj:`None`)
+        """
+        self.calibration = [None] * len(self.target_names)
+        prediction = self.predict(graphs, batch_size, device)
+        target = torch.cat([data.y for data in graphs])
+        self.calibration = [
+            MonotoneMap.fit(prediction[:, i], target[:, i]) for i in range(target.size(1))
+        ]
 
     def _predict_averages(self, graphs: Any, *args: Any) -> Tensor:
         """Averages the predictions of the cells that are equivalent to each graph's."""
@@ -277,6 +304,10 @@ class ArchitecturePredictor(torch.nn.Module):
                 "target_names": list(self.target_names),
                 "units": list(self.units),
                 "average_equivalents": self.average_equivalents,
+                "calibration": [
+                    None if calibration is None else calibration.to_list()
+                    for calibration in self.calibration
+                ],
             },
             "state_dict": {k: v.detach().cpu() for k, v in self.state_dict().items()},
         }
@@ -350,6 +381,10 @@ class ArchitecturePredictor(torch.nn.Module):
                 average_equivalents=config.get("average_equivalents", False),
             )
             predictor.load_state_dict(content["state_dict"])
+            predictor.calibration = [
+                None if knots is None else MonotoneMap.from_list(knots)
+                for knots in config.get("calibration", [None] * len(predictor.target_names))
+            ]
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise CheckpointError(
                 f"Cannot rebuild the predictor in {os.fspath(file)!r} "

@@ -17,6 +17,7 @@ from narformer_pyg.nn import CellTokenEncoder, OperatorTokenEncoder
 from narformer_pyg.nn.models import ArchitecturePredictor, create_model
 from narformer_pyg.spaces import NASBench201Cell, equivalent_indices
 from narformer_pyg.testing import assert_batch_invariant
+from narformer_pyg.training import mape
 
 ARCH = "|nor_conv_3x3~0|+|nor_conv_3x3~0|avg_pool_3x3~1|+|skip_connect~0|nor_conv_3x3~1|none~2|"
 OTHER = "|none~0|+|nor_conv_1x1~0|none~1|+|skip_connect~0|nor_conv_3x3~1|skip_connect~2|"
@@ -189,6 +190,47 @@ class TestAverageOfEquivalents:
         del content["config"]["average_equivalents"]
         torch.save(content, path)
         assert ArchitecturePredictor.from_pretrained(tmp_path).average_equivalents is False
+
+
+class TestCalibration:
+    def graphs(self, num_targets: int = 1) -> NASBench201:
+        names = ["cifar10_test_acc", "cifar100_test_acc"][:num_targets]
+        return NASBench201(target=names)[:100]
+
+    @pytest.mark.parametrize("average_equivalents", [False, True])
+    def test_values_change_and_order_does_not(self, average_equivalents: bool) -> None:
+        predictor = create(100.0, average_equivalents=average_equivalents)
+        graphs = self.graphs()
+        before = predictor.predict(graphs)[:, 0]
+        predictor.calibrate(graphs)
+        after = predictor.predict(graphs)[:, 0]
+        labels = graphs.labels("cifar10_test_acc")
+        assert mape(after, labels) < mape(before, labels)
+        assert torch.equal(before.argsort(stable=True), after.argsort(stable=True))
+        torch.testing.assert_close(predictor.predict(graphs[3]), after[[3]])
+        again = predictor.calibration
+        predictor.calibrate(graphs)  # from the predictions before the first one
+        assert predictor.calibration == again
+
+    def test_save_and_load(self, tmp_path: Path) -> None:
+        predictor = create(100.0)
+        predictor.calibrate(self.graphs())
+        predictor.save_pretrained(tmp_path)
+        loaded = ArchitecturePredictor.from_pretrained(tmp_path)
+        assert loaded.calibration == predictor.calibration != [None]
+        torch.testing.assert_close(loaded.predict(ARCH), predictor.predict(ARCH))
+
+    def test_several_targets(self) -> None:
+        encoder = CellTokenEncoder(7, 8, num_frequencies=4)
+        model = create_model("gcn", encoder.out_channels, hidden_channels=16, out_channels=2)
+        predictor = ArchitecturePredictor(encoder, model, scale=100.0).eval()
+        predictor.calibrate(self.graphs(2))
+        one, other = predictor.calibration
+        assert one is not None
+        assert one != other
+        out, graphs = predictor.predict(self.graphs(2)), self.graphs(2)
+        for i, name in enumerate(graphs.target_names):
+            assert abs(out[:, i].median() - graphs.labels(name).median()) < 5.0
 
 
 class TestArguments:
