@@ -6,7 +6,9 @@
 The question of the supplement's Figure 1 and section A: does a softmax put almost all weight on the
 node itself? Needs the trained predictors of the first command (in runs/nasbench201): graph-aided
 attention, and vanilla self-attention on edges and between all nodes, trained by the same recipe.
-Weights are averaged over cells; the heat maps show the first block on one cell.
+Weights are averaged over cells; the heat maps show the first block on one cell. Graph-aided
+attention has no self-loops: its weight on the node itself is zero by construction, and a projection
+of its own takes that part.
 """
 
 from __future__ import annotations
@@ -129,7 +131,7 @@ def main() -> None:
         results[name] = []
         for i, block in enumerate(attention(predictor, batch)):
             results[name].append({})
-            for kind in block.keys() - {"raw"}:
+            for kind in [kind for kind in block if kind != "raw"]:
                 measured = shares(block[kind])
                 results[name][i][kind] = measured
                 rows.append([name, kind, str(i + 1), f"{measured['self']:.3f}",

@@ -173,6 +173,11 @@ def main() -> None:
     split = dataset.get_split(args.train_size, args.val_size, args.seed)
 
     recipe = override(get_recipe(args.recipe), args)
+    if recipe.augmentation == "equivalent" and target.kind in ("latency", "time"):
+        raise ValueError(
+            f"Expected '--recipe' to be another than {args.recipe} for '--target {args.target}': "
+            f"cells that compute the same function do not have the same {target.kind}"
+        )
 
     # What is trained:
     torch.manual_seed(args.seed)
@@ -186,7 +191,6 @@ def main() -> None:
         [args.target],
         [target.unit],
         scale,
-        average_equivalents=recipe.augmentation == "equivalent",
     )
     num_parameters = sum(p.numel() for p in predictor.parameters())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -46,7 +47,7 @@ class NARFormerV2Block(torch.nn.Module):
             block without it. (default: :obj:`1e-4`)
         norm (str, optional): What follows the attention: :obj:`"unit"` divides each node state by
             its Euclidean norm, as the paper does, :obj:`"layer"` is a layer norm with learned scale
-            and shift. (default: :obj:`"unit"`)
+            and shift, whatever :obj:`normalize` is. (default: :obj:`"unit"`)
         **kwargs (optional): Additional arguments of the attention.
 
     Shapes:
@@ -72,6 +73,10 @@ class NARFormerV2Block(torch.nn.Module):
         if attention not in ATTENTIONS:
             raise ValueError(
                 f"Expected 'attention' to be among {', '.join(ATTENTIONS)} (got {attention!r})"
+            )
+        if layer_scale is not None and not (math.isfinite(layer_scale) and layer_scale >= 0):
+            raise ValueError(
+                f"Expected 'layer_scale' to be a number of at least 0 or None (got {layer_scale})"
             )
         if norm not in ("unit", "layer"):
             raise ValueError(f"Expected 'norm' to be 'unit' or 'layer' (got {norm!r})")

@@ -219,8 +219,10 @@ class NASBench201Cell:
         the sorted expressions of what arrives by :obj:`+`; a :obj:`skip_connect` contributes the
         expression of its source as it stands, a :obj:`none` contributes a zero, and so does any
         operation on a feature map that is one bare zero. Isomorphic cells compute the same
-        function if operations map zero to zero. The converse does not hold, as zeros stay in sums
-        and sums are not sorted again across a skip: 4,930 functions have 6,466 classes.
+        function if operations map zero to zero and those of a kind have the same weights. The
+        converse does not hold, as zeros stay in sums and sums are not sorted again across a skip:
+        4,930 such functions have 6,466 classes. A notion for networks whose operations have weights
+        of their own is :func:`~narformer_pyg.spaces.equivalent_indices`.
 
         The representative is the cell with the lowest official index. The first call takes some
         0.1 s to classify the whole space, later ones a few microseconds.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +22,7 @@ from narformer_pyg.spaces.nasbench201 import (
     graph_edge_index,
 )
 
-# Thousands of cells compute nothing at all: some of a class say as much as all of them.
+# Hundreds of cells compute nothing at all: some of a class say as much as all of them.
 MAX_MEMBERS = 64
 
 
@@ -31,13 +33,14 @@ def function_indices() -> Tensor:
     The function of a cell is a sum of terms: a :obj:`skip_connect` contributes the terms of its
     source, a :obj:`none` or an operation on an empty sum contributes nothing, an average pooling,
     which is linear, contributes each term pooled, and a convolution one term of all that it reads.
-    Cells with the same terms compute the same function whatever their weights, up to the biases
-    of convolutions of nothing. There are 4,660 classes, where the benchmark's own notion,
-    :meth:`NASBench201Cell.canonical`, tells 6,466 apart.
+    Two cells have the same function if their terms are the same and stem from the same number of
+    convolutions in the same places: one convolution that is used twice is not two convolutions,
+    which have weights of their own. Such cells can represent the same functions, up to the biases
+    of convolutions of nothing, and have the same number of parameters in use.
     """
-    first: dict[tuple[str, ...], int] = {}
+    first: dict[Any, int] = {}
     return torch.tensor(
-        [first.setdefault(_terms(NASBench201Cell.from_index(i)), i) for i in range(NUM_CELLS)]
+        [first.setdefault(_function(NASBench201Cell.from_index(i)), i) for i in range(NUM_CELLS)]
     )
 
 
@@ -63,7 +66,7 @@ def equivalent_indices(index: int) -> Tensor:
         index (int): An official index, :obj:`0` to :obj:`15624`.
     """
     cell = NASBench201Cell.from_index(index)  # checks the range
-    return _members()[int(function_indices()[cell.index])]
+    return _members()[int(function_indices()[cell.index])].clone()  # the cache stays as it is
 
 
 def cell_indices(graphs: Sequence[Data]) -> Tensor:
@@ -98,18 +101,30 @@ def cell_indices(graphs: Sequence[Data]) -> Tensor:
     return torch.from_numpy(code_to_index().astype(np.int64))[(digits * weights).sum(dim=1)]
 
 
-def _terms(cell: NASBench201Cell) -> tuple[str, ...]:
-    values: list[tuple[str, ...]] = [("x",)]
+def _function(cell: NASBench201Cell) -> tuple[tuple[str, ...], tuple[Any, ...]]:
+    """Returns the terms of the output, and for each convolution its text and that of its terms."""
+    # A term is its text and how often each convolution (an edge of the cell) is in it.
+    values: list[list[tuple[str, Counter[int]]]] = [[("x", Counter())]]
+    texts: dict[int, str] = {}
     for target in range(1, 4):
-        terms: list[str] = []
-        for (source, end), name in zip(CELL_EDGES, cell.operations, strict=True):
+        terms = []
+        for edge, ((source, end), name) in enumerate(zip(CELL_EDGES, cell.operations, strict=True)):
             if end != target or name == "none" or not values[source]:
                 continue
             if name == "skip_connect":
                 terms += values[source]
             elif name == "avg_pool_3x3":
-                terms += [f"pool({term})" for term in values[source]]
+                terms += [(f"pool({text})", uses) for text, uses in values[source]]
             else:
-                terms.append(f"{name}({'+'.join(values[source])})")
-        values.append(tuple(sorted(terms)))
-    return values[-1]
+                texts[edge] = f"{name}({'+'.join(text for text, _ in values[source])})"
+                inner = sum((uses for _, uses in values[source]), Counter({edge: 1}))
+                terms.append((texts[edge], inner))
+        values.append(sorted(terms, key=lambda term: term[0]))
+    uses_of = {
+        edge: tuple(sorted((text, uses[edge]) for text, uses in values[-1] if uses[edge] > 0))
+        for edge in texts
+    }
+    return (
+        tuple(text for text, _ in values[-1]),
+        tuple(sorted((texts[edge], uses) for edge, uses in uses_of.items() if uses)),
+    )

@@ -33,7 +33,8 @@ class PredictorModule(LightningModule):
     Args:
         predictor (ArchitecturePredictor): What is trained, in place.
         recipe (Recipe): How.
-        loader (DeviceLoader): The training batches; with :obj:`recipe.augmentation` those of a
+        loader (DeviceLoader): The training batches; with :obj:`recipe.augmentation="first"` or
+            :obj:`"random"` those of a
             :class:`~narformer_pyg.loader.PairedBatchSampler`.
         identity (dict, optional): What tells this training from others; written to its
             checkpoints. (default: :obj:`None`)

@@ -47,6 +47,9 @@ _OWN_ARGUMENTS = frozenset(
 
 Graphs: TypeAlias = InMemoryDataset | Sequence[Data]
 
+# Arguments of models that came later, as they were before.
+_LATER_ARGUMENTS = {"attention": "linear", "layer_scale": 1e-4, "norm": "unit"}
+
 
 @dataclass(frozen=True)
 class FitResult:
@@ -105,7 +108,8 @@ def fit(
 
     Args:
         predictor (ArchitecturePredictor): What is trained. Its initial parameters are the
-            caller's: seed before it is built.
+            caller's: seed before it is built. With :obj:`recipe.augmentation="equivalent"` it
+            averages over equivalent cells from then on.
         train_set (InMemoryDataset or list of Data): Labelled graphs.
         recipe (Recipe): How to train.
         val_set (InMemoryDataset or list of Data, optional): Labelled graphs outside the training
@@ -183,6 +187,8 @@ def fit(
         )
     if checkpoint is not None:
         check_folder(checkpoint)
+    if recipe.augmentation == "equivalent":
+        predictor.average_equivalents = True
     torch.manual_seed(seed)
     identity = _identity(predictor, labels, recipe, seed, precision)
     if num_processes > 1:
@@ -205,7 +211,7 @@ def fit(
         all_callbacks.append(ResumableCheckpoint(checkpoint, checkpoint_every_seconds))
     state_file = None if resume is None else _check_resume(resume, identity)
 
-    num_epochs = recipe.num_epochs(len(module.loader))
+    num_epochs = recipe.num_epochs(-(-len(module.loader) // num_processes))
     with _quiet_lightning():
         trainer = Trainer(
             accelerator="gpu" if target_device.type == "cuda" else "cpu",
@@ -320,6 +326,9 @@ def _check_resume(resume: str | os.PathLike[str], identity: dict[str, Any]) -> s
         )
     # Settings that came later were as their defaults say.
     theirs = {**_later_settings(), **state["identity"]}
+    mine = identity["model_arguments"]
+    later = {name: value for name, value in _LATER_ARGUMENTS.items() if name in mine}
+    theirs["model_arguments"] = {**later, **theirs.get("model_arguments", {})}
     changed = [
         f"{key}: {theirs.get(key)} there, {identity[key]} here"
         for key in identity

@@ -27,9 +27,16 @@ def equivalent_graphs(graphs: Sequence[Data]) -> list[list[Data]]:
         :func:`~narformer_pyg.spaces.equivalent_indices`.
 
     Raises:
-        ValueError: If a graph is something else.
+        ValueError: If a graph is something else, or has further attributes.
     """
     out = []
+    for i, data in enumerate(graphs):
+        more = sorted(set(data.keys()) - {"op", "position", "edge_index", "num_nodes", "y"})
+        if more:
+            raise ValueError(
+                "Expected the graphs to hold nothing but the cell and its labels, since no more is "
+                f"known of its equivalents (got {', '.join(more)} in graph {i})"
+            )
     for data, index in zip(graphs, cell_indices(graphs).tolist(), strict=True):
         indices = equivalent_indices(index).tolist()
         variants = [NASBench201Cell.from_index(i).to_data() for i in indices]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import dense_reference
 import pytest
 import torch
@@ -94,10 +96,11 @@ class TestNARFormerV2Block:
         ("kwargs", "message"),
         [
             ({"attention": "global_softmax"}, "'attention' to be among linear, softmax"),
+            ({"layer_scale": float("nan")}, "'layer_scale' to be a number of at least 0 or None"),
             ({"norm": "batch"}, "'norm' to be 'unit' or 'layer'"),
         ],
     )
-    def test_wrong_arguments(self, kwargs: dict[str, str], message: str) -> None:
+    def test_wrong_arguments(self, kwargs: dict[str, Any], message: str) -> None:
         with pytest.raises(ValueError, match=message):
             NARFormerV2Block(5, 16, **kwargs)
 

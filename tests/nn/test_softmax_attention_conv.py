@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from torch_geometric import EdgeIndex
 from torch_geometric.utils import to_torch_csc_tensor
 
 from narformer_pyg.nn import SoftmaxAttentionConv
@@ -43,6 +44,18 @@ class TestSoftmaxAttentionConv:
         x = torch.randn(5, 6)
         expected = conv(x, EDGES)
         torch.testing.assert_close(conv(x, to_torch_csc_tensor(EDGES, size=(5, 5)).t()), expected)
+
+    def test_edge_index_class(self) -> None:
+        conv = SoftmaxAttentionConv(6, 6)
+        x = torch.randn(5, 6)
+        edges = EdgeIndex(EDGES, sparse_size=(5, 5))
+        torch.testing.assert_close(conv(x, edges), conv(x, EDGES))
+
+    def test_compile(self) -> None:
+        conv = SoftmaxAttentionConv(6, 6)
+        x = torch.randn(5, 6)
+        compiled = torch.compile(conv, fullgraph=True, backend="eager")
+        torch.testing.assert_close(compiled(x, EDGES), conv(x, EDGES))
 
     def test_all_parameters_receive_gradients(self) -> None:
         conv = SoftmaxAttentionConv(6, 8)

@@ -380,6 +380,30 @@ def test_least_number_of_steps(train_set: NASBench201) -> None:
     assert result.epochs == len(result.history) == 3
 
 
+def test_resumes_checkpoints_of_before_the_later_settings(
+    train_set: NASBench201, tmp_path: Path
+) -> None:
+    class Stop(Callback):
+        def on_train_epoch_end(self, trainer: Trainer, *args: Any) -> None:
+            if trainer.current_epoch == 2:
+                raise RuntimeError("stopped")
+
+    file = tmp_path / "training.ckpt"
+    settings: dict[str, Any] = {"device": "cpu", "progress": False, "checkpoint": file}
+    with pytest.raises(RuntimeError, match="stopped"):
+        fit(make_predictor(RECIPE), train_set, RECIPE, callbacks=[Stop()],
+            checkpoint_every_seconds=0.0, **settings)  # fmt: skip
+    content = torch.load(file, weights_only=True)
+    identity = content["narformer_pyg"]["identity"]
+    for name in ("min_steps", "calibrate"):
+        del identity[name]
+    for name in ("attention", "layer_scale", "norm"):
+        del identity["model_arguments"][name]
+    torch.save(content, file)
+    result = fit(make_predictor(RECIPE), train_set, RECIPE, resume=file, **settings)
+    assert result.epochs == RECIPE.epochs
+
+
 def test_calibrates_to_the_training_graphs(train_set: NASBench201) -> None:
     plain, calibrated = make_predictor(RECIPE), make_predictor(RECIPE)
     fit(plain, train_set, RECIPE, device="cpu", progress=False)

@@ -26,6 +26,13 @@ def test_without_labels() -> None:
     assert all("y" not in variant for variant in equivalent_graphs([data])[0])
 
 
+def test_further_attributes() -> None:
+    data = NASBench201()[3].clone()
+    data.mark = torch.zeros(8)
+    with pytest.raises(ValueError, match=r"\(got mark in graph 1\)"):
+        equivalent_graphs([NASBench201()[4], data])
+
+
 def test_other_graph() -> None:
     with pytest.raises(ValueError, match="got graph 0"):
         equivalent_graphs([Data(num_nodes=3)])

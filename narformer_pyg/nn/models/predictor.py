@@ -109,6 +109,9 @@ class ArchitecturePredictor(torch.nn.Module):
     def forward(self, data: Data) -> Tensor:
         r"""Predicts the targets of a graph or batch, in their units: :math:`(|G|, T)`.
 
+        It is what training and validation during it see: neither averaged over equivalent cells nor
+        calibrated, as :meth:`predict` is.
+
         Raises:
             ValueError: If an attribute of :obj:`data` is missing or not as the data contract says.
         """
@@ -187,13 +190,37 @@ class ArchitecturePredictor(torch.nn.Module):
             graphs (InMemoryDataset or list of Data): Graphs with labels :obj:`y`.
             batch_size (int, optional): As in :meth:`predict`. (default: :obj:`512`)
             device (torch.device or str, optional): As in :meth:`predict`. (default: :obj:`None`)
+
+        Raises:
+            ValueError: If there is no graph, or labels are missing, not finite or not positive. The
+                calibration there was stays.
         """
-        self.calibration = [None] * len(self.target_names)
-        prediction = self.predict(graphs, batch_size, device)
-        target = torch.cat([data.y for data in graphs])
-        self.calibration = [
-            MonotoneMap.fit(prediction[:, i], target[:, i]) for i in range(target.size(1))
-        ]
+        graphs = graphs if isinstance(graphs, InMemoryDataset) else list(graphs)
+        num_targets = len(self.target_names)
+        labels: list[Tensor] = []
+        for i, data in enumerate(graphs):
+            y = data.y if "y" in data else None
+            if (
+                not isinstance(y, Tensor)
+                or y.shape != (1, num_targets)
+                or not bool((y.isfinite() & (y > 0)).all())
+            ):
+                raise ValueError(
+                    f"Expected every graph of 'graphs' to have finite, positive labels 'y' of "
+                    f"shape [1, {num_targets}] (got {y} in graph {i})"
+                )
+            labels.append(y)
+        if not labels:
+            raise ValueError("Expected 'graphs' to hold at least one graph (got none)")
+        target = torch.cat(labels)
+        before, self.calibration = self.calibration, [None] * num_targets
+        try:
+            prediction = self.predict(graphs, batch_size, device)
+            after = [MonotoneMap.fit(prediction[:, i], target[:, i]) for i in range(num_targets)]
+        except BaseException:
+            self.calibration = before
+            raise
+        self.calibration = after
 
     def _predict_averages(self, graphs: Any, *args: Any) -> Tensor:
         """Averages the predictions of the cells that are equivalent to each graph's."""

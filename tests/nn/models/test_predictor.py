@@ -220,6 +220,22 @@ class TestCalibration:
         assert loaded.calibration == predictor.calibration != [None]
         torch.testing.assert_close(loaded.predict(ARCH), predictor.predict(ARCH))
 
+    @pytest.mark.parametrize("label", [None, [[0.0]], [[float("nan")]], [[1.0, 2.0]]])
+    def test_without_good_labels(self, label: Any) -> None:
+        predictor = create(100.0)
+        predictor.calibrate(self.graphs())
+        before = predictor.calibration
+        graphs = [data.clone() for data in self.graphs()]
+        if label is None:
+            del graphs[3].y
+        else:
+            graphs[3].y = torch.tensor(label)
+        with pytest.raises(ValueError, match=r"labels 'y' of shape \[1, 1\] \(got .* in graph 3"):
+            predictor.calibrate(graphs)
+        with pytest.raises(ValueError, match="at least one graph"):
+            predictor.calibrate(iter([]))
+        assert predictor.calibration is before
+
     def test_several_targets(self) -> None:
         encoder = CellTokenEncoder(7, 8, num_frequencies=4)
         model = create_model("gcn", encoder.out_channels, hidden_channels=16, out_channels=2)
