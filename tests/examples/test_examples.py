@@ -257,6 +257,7 @@ def test_accuracy_with_missing_labels(tmp_path: Path) -> None:
     ("args", "expected"),
     [
         (["--target=nonsense"], ["--target", "nonsense"]),
+        (["--recipe=best", "--target=latency_pixel3"], ["'--recipe'", "latency_pixel3"]),
         (["--train_size=20000"], ["'train_size'", "20000"]),
         (["--epochs=0"], ["'epochs'", "0"]),
         (["--device=tpu"], ["'device'", "tpu"]),
@@ -278,6 +279,17 @@ def test_accuracy_errors(args: list[str], expected: list[str], tmp_path: Path) -
 def test_error_ends_the_process(tmp_path: Path) -> None:
     done = run_process(ACCURACY, *SMALL, "--train_size=20000", cwd=tmp_path)
     assert_one_paragraph_error(done, "'train_size'", "20000")
+
+
+def test_accuracy_by_the_best_recipe(tmp_path: Path) -> None:
+    flags = ["--recipe=best", "--target=cifar10_estimated_acc", "--out=run"]
+    done = run(ACCURACY, *SMALL, *flags, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "recipe 'best', 2 epochs" in done.stdout
+    assert "Tested on cifar10_test_acc" in done.stdout
+    predictor = ArchitecturePredictor.from_pretrained(tmp_path / "run")
+    assert predictor.average_equivalents
+    assert predictor.calibration != [None]
 
 
 def test_recipes_of_the_help_exist() -> None:
