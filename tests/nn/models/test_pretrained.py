@@ -25,8 +25,8 @@ def test_predictions_are_those_of_the_benchmark() -> None:
     metrics = all_metrics(predictor.predict(dataset)[:, 0], dataset.labels("cifar10_test_acc"))
     file = RESULTS / "narformer_v2_best_cifar10_estimated_acc_1563_seed0.json"
     expected = json.loads(file.read_text("utf-8"))["metrics"]["all cells"]
-    assert metrics == pytest.approx(expected, rel=1e-3)
-    assert metrics["kendall_tau"] > 0.89
+    assert metrics == pytest.approx({name: expected[name] for name in metrics}, rel=1e-3)
+    assert metrics["kendall_tau"] > 0.9
 
 
 def test_small() -> None:
