@@ -115,15 +115,16 @@ def test_nasbench201(tmp_path: Path) -> None:
     few = ("--sizes", "781", "--epochs", "1", "--models", "narformer_v2")
     first = run("nasbench201.py", *flags, *chosen, *few).stdout
     names = [
+        "narformer_v2_quick_781_seed0",
         "narformer_v2_softmax_quick_781_seed0",
         "narformer_v2_global_softmax_quick_781_seed0",
-        "narformer_v2_quick_781_seed0",
+        "narformer_v2_quick_cifar10_estimated_acc_781_seed0",
     ]
     assert [line.split(":")[0] for line in first.splitlines()] == names
-    result = json.loads((results / f"{names[1]}.json").read_text("utf-8"))
+    result = json.loads((results / f"{names[2]}.json").read_text("utf-8"))
     assert result["recipe"]["model"]["attention"] == "global_softmax"
     assert result["recipe"]["epochs"] == len(result["history"]) == 1
-    prediction = torch.from_numpy(np.load(work / names[1] / "predictions.npy"))
+    prediction = torch.from_numpy(np.load(work / names[2] / "predictions.npy"))
     dataset = NASBench201()
     tau = kendall_tau(prediction, dataset.labels("cifar10_test_acc"))
     assert result["metrics"]["all cells"]["kendall_tau"] == pytest.approx(tau)

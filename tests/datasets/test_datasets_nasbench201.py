@@ -223,7 +223,7 @@ def test_labels_cannot_be_damaged() -> None:
 
 
 def test_bad_targets() -> None:
-    with pytest.raises(ValueError, match=r"'target'.*latency_samsung_s7 \(got 'accuracy'\)"):
+    with pytest.raises(ValueError, match=r"'target'.*cifar10_estimated_acc \(got 'accuracy'\)"):
         NASBench201(target="accuracy")
     with pytest.raises(ValueError, match=r"'target' to name at least one target \(got \[\]\)"):
         NASBench201(target=[])
