@@ -18,6 +18,7 @@ from torch import nn
 
 import narformer_pyg
 from narformer_pyg.datasets import NASBench201
+from narformer_pyg.spaces.nasbench201_equivalence import function_indices
 from narformer_pyg.training import kendall_tau
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
@@ -128,6 +129,11 @@ def test_nasbench201(tmp_path: Path) -> None:
     dataset = NASBench201()
     tau = kendall_tau(prediction, dataset.labels("cifar10_test_acc"))
     assert result["metrics"]["all cells"]["kendall_tau"] == pytest.approx(tau)
+    assert result["metrics"]["all cells"]["kendall_tau_ties_broken"] <= tau
+    functions = function_indices()
+    unseen = ~torch.isin(functions, functions[dataset.get_split(781, 0, 0).train])
+    tau = kendall_tau(prediction[unseen], dataset.labels("cifar10_test_acc")[unseen])
+    assert result["metrics"]["unseen functions"]["kendall_tau"] == pytest.approx(tau)
     split = json.loads((results / "splits" / result["split"]).read_text("utf-8"))
     assert split["train"] == dataset.get_split(781, 0, 0).train.tolist()
     # What is done is left alone.
@@ -150,6 +156,24 @@ def test_nasbench201(tmp_path: Path) -> None:
     assert all(block["linear"]["self"] == 0 for block in maps["graph-aided"])
     assert all(0 < block["softmax"]["self"] < 1 for block in maps["vanilla, all pairs"])
     assert out.with_suffix(".png").is_file()
+
+
+def test_ties_broken_at_random(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    from nasbench201 import measure
+
+    generator = torch.Generator().manual_seed(0)
+    label = torch.rand(1000, generator=generator) + 1.0
+    prediction = (label + 0.3 * torch.rand(1000, generator=generator)).mul(20).round() / 20
+    cells = torch.arange(1000)
+    metrics = measure(prediction, label, cells)
+    broken = [
+        measure(prediction + 1e-4 * torch.rand(1000, generator=generator), label, cells)
+        for _ in range(20)
+    ]
+    mean = sum(other["kendall_tau"] for other in broken) / len(broken)
+    assert metrics["kendall_tau_ties_broken"] == pytest.approx(mean, abs=1e-3)
+    assert metrics["kendall_tau"] - mean > 5e-3
 
 
 def test_nasbench201_leaves_locked_runs_to_others(tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ def main(out: str, devices: int, batch_size: int, checkpoint: str | None = None)
     torch.set_num_threads(1)
     recipe = Recipe(
         name="processes",
-        epochs=4,
+        epochs=1,
+        min_steps=4 * -(-24 // (batch_size * devices)),  # four epochs, however many processes
         batch_size=batch_size,
         learning_rate=1e-3,
         ranking_weight=0.0,
