@@ -33,6 +33,7 @@ from narformer_pyg.datasets import NASBench201
 from narformer_pyg.loader import DeviceLoader
 from narformer_pyg.nn import CellTokenEncoder, RelativeMSELoss
 from narformer_pyg.nn.models import NARFormerV2
+from narformer_pyg.training.memory import keep_freed_memory
 
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
 CODE_CHANNELS, STATIC_CHANNELS = 152, 40  # of whole networks
@@ -320,6 +321,7 @@ def main() -> None:
     """Measures, reports and writes the results."""
     args = parse_args()
     torch.manual_seed(args.seed)
+    keep_freed_memory()  # as in training; the dense form profits too
     cases = {f"cells_{n}": cells(n, args.hidden_channels) for n in args.num_cells}
     cases |= {f"networks_{n}": networks(n, args.hidden_channels) for n in args.num_networks}
     results: dict[str, Any] = {"settings": common.settings(args), "cases": {}}

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from narformer_pyg.nn.functional import is_traced
 
-# Above it a number for each element is cheaper than a list of the zeroed ones.
-_MAX_SPARSE_P = 0.25
+#: Above it a number for each element is cheaper than a list of the zeroed ones.
+MAX_SPARSE_P = 0.25
 
 
 def dropout(x: Tensor, p: float, training: bool) -> Tensor:
@@ -66,13 +66,22 @@ def norm_dropout(
         training (bool): If set to :obj:`False`, drops nothing.
         relu (bool, optional): Whether a ReLU comes in between. (default: :obj:`False`)
     """
-    is_hooked = norm._forward_hooks or norm._forward_pre_hooks or norm._backward_hooks
-    if not training or p == 0.0 or not _is_sparse(x, p) or is_hooked:
+    if not training or p == 0.0 or not _is_sparse(x, p) or has_hooks(norm):
         x = norm(x)
         return dropout(x.relu() if relu else x, p, training)
     scale = 1.0 / (1.0 - p)
     x = F.layer_norm(x, norm.normalized_shape, norm.weight * scale, norm.bias * scale, norm.eps)
     return (_ZeroReLU if relu else _Zero).apply(x, zeroed_positions(x.numel(), p))
+
+
+def has_hooks(module: torch.nn.Module) -> bool:
+    """Whether something waits for calls of a module, which then must not be passed by."""
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+    )
 
 
 def zeroed_positions(numel: int, p: float) -> Tensor:
@@ -102,7 +111,7 @@ def zeroed_positions(numel: int, p: float) -> Tensor:
 
 
 def _is_sparse(x: Tensor, p: float) -> bool:
-    return x.device.type == "cpu" and 0.0 < p <= _MAX_SPARSE_P and not is_traced()
+    return x.device.type == "cpu" and 0.0 < p <= MAX_SPARSE_P and not is_traced()
 
 
 class _Zero(torch.autograd.Function):

@@ -56,7 +56,55 @@ def sort_edges(edge_index: Tensor, num_nodes: int) -> EdgeIndex:
     return EdgeIndex(edge_index[:, order], sparse_size=(num_nodes, num_nodes), sort_order="col")
 
 
-def graph_aided_attention(query: Tensor, value: Tensor, edge_index: EdgeIndex) -> Tensor:
+class SortedEdges:
+    r"""Edges sorted by target, and what all layers that see the same edges derive from them once.
+
+    Args:
+        edge_index (torch.Tensor or EdgeIndex): The edges :math:`(2, |\mathcal{E}|)`, see
+            :func:`sort_edges`. They must name existing nodes only.
+        num_nodes (int): The number of nodes.
+    """
+
+    def __init__(self, edge_index: Tensor, num_nodes: int) -> None:
+        self.edge_index = sort_edges(edge_index, num_nodes)
+        self.num_nodes = num_nodes
+        # The edges keep their pointers, which a later training step must be able to use.
+        with torch.inference_mode(False):
+            (self.colptr, self.source), _ = self.edge_index.get_csc()
+        self.target = self.edge_index.as_tensor()[1]
+        self._reverse: tuple[Tensor, Tensor, Tensor | None] | None = None
+        self._gates: dict[torch.dtype, tuple[Tensor, Tensor | None]] = {}
+
+    @property
+    def reverse(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Pointers of the sources, targets, and the places of these edges; for gradients."""
+        if self._reverse is None:
+            with torch.inference_mode(False):
+                (rowptr, target), order = self.edge_index.get_csr()
+            self._reverse = (rowptr, target, order)
+        return self._reverse
+
+    def degrees(self, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
+        """Returns all in-degrees that occur, [n, 1], and the place of each node's among them.
+
+        Few degrees occur, so that what depends on them alone can be computed once and looked up.
+        Without places, the degrees are those of the nodes in turn: this is so where to find out
+        would wait for a GPU.
+        """
+        if dtype not in self._gates:
+            degree = self.colptr.diff()
+            table, place = degree, None
+            if degree.device.type == "cpu" and degree.numel() > 0:
+                size = int(degree.max()) + 1
+                if size < degree.numel():
+                    table, place = torch.arange(size), degree
+            self._gates[dtype] = (table.to(dtype).unsqueeze(-1), place)
+        return self._gates[dtype]
+
+
+def graph_aided_attention(
+    query: Tensor, value: Tensor, edge_index: EdgeIndex | SortedEdges
+) -> Tensor:
     r"""Aggregates the values of the neighbors, weighted by linear attention.
 
     .. math::
@@ -71,24 +119,35 @@ def graph_aided_attention(query: Tensor, value: Tensor, edge_index: EdgeIndex) -
     Args:
         query (torch.Tensor): Queries, which are the keys too, :math:`(|\mathcal{V}|, F)`.
         value (torch.Tensor): Values :math:`(|\mathcal{V}|, F')`.
-        edge_index (EdgeIndex): Edges sorted by target, see :func:`sort_edges`.
+        edge_index (EdgeIndex or SortedEdges): Edges sorted by target, see :func:`sort_edges`.
 
     Returns:
         torch.Tensor: The aggregated values :math:`(|\mathcal{V}|, F')`.
     """
+    edges = edge_index
+    if not isinstance(edges, SortedEdges):
+        edges = SortedEdges(edges, query.size(0))
     dtype = value.dtype
     if query.dtype in (torch.float16, torch.bfloat16):
         query = query.float()
     value = value.to(query.dtype)
-    reverse: tuple[Tensor, Tensor, Tensor | None] | tuple[None, None, None] = (None, None, None)
-    # The edges keep their pointers, which a later training step must be able to use.
-    with torch.inference_mode(False):
-        (colptr, source), _ = edge_index.get_csc()
-        if query.requires_grad or value.requires_grad:
-            (rowptr, reverse_target), order = edge_index.get_csr()
-            reverse = (rowptr, reverse_target, order)
-    target = edge_index.as_tensor()[1]
-    return _GraphAidedAttention.apply(query, value, colptr, source, target, *reverse).to(dtype)
+    pattern = (edges.colptr, edges.source, edges.target)
+    if torch.is_grad_enabled() and (query.requires_grad or value.requires_grad):
+        return _GraphAidedAttention.apply(query, value, *pattern, *edges.reverse).to(dtype)
+    query, value = query.contiguous(), value.contiguous()
+    alpha, _ = _weights(query, *pattern)
+    return _product(alpha, value, edges.colptr, edges.source).to(dtype)
+
+
+def _weights(
+    query: Tensor, colptr: Tensor, source: Tensor, target: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Returns the weight of every edge and the sum that its score was divided by."""
+    score = _sampled_product(query, query, colptr, source, target)  # [num_edges]
+    score *= query.size(1) ** -0.5
+    total = score.new_full((query.size(0),), EPSILON).index_add_(0, target, score)
+    total = total.index_select(0, target)
+    return score.div_(total), total
 
 
 class _GraphAidedAttention(torch.autograd.Function):
@@ -107,11 +166,7 @@ class _GraphAidedAttention(torch.autograd.Function):
         order: Tensor | None,
     ) -> Tensor:
         query, value = query.contiguous(), value.contiguous()
-        score = _sampled_product(query, query, colptr, source, target)  # [num_edges]
-        score *= query.size(1) ** -0.5
-        total = score.new_full((query.size(0),), EPSILON).index_add_(0, target, score)
-        total = total.index_select(0, target)
-        alpha = score.div_(total)
+        alpha, total = _weights(query, colptr, source, target)
         ctx.save_for_backward(
             query, value, alpha, total, colptr, source, target, rowptr, reverse_target, order
         )
@@ -151,7 +206,9 @@ def normalize_rows(x: Tensor, eps: float = 1e-12) -> Tensor:
         x (torch.Tensor): The rows :math:`(N, F)`.
         eps (float, optional): The smallest divisor. (default: :obj:`1e-12`)
     """
-    return _NormalizeRows.apply(x, eps)
+    if torch.is_grad_enabled() and x.requires_grad:
+        return _NormalizeRows.apply(x, eps)
+    return x / torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_(min=eps)
 
 
 class _NormalizeRows(torch.autograd.Function):

@@ -6,11 +6,12 @@ import torch
 from torch import Tensor
 
 from narformer_pyg._checks import check_integer
-from narformer_pyg.nn.dropout import norm_dropout
+from narformer_pyg.nn.dropout import MAX_SPARSE_P, has_hooks, norm_dropout
 from narformer_pyg.nn.functional import is_traced
+from narformer_pyg.nn.fused_feed_forward import Settings, fused_feed_forward
 from narformer_pyg.nn.grouped_linear import GroupedLinear, merge_groups, split_groups
 
-# Of the hidden features, during inference: 2 MB in single precision.
+# Of the hidden features: 2 MB in single precision.
 _CACHED_ELEMENTS = 1 << 19
 
 
@@ -63,14 +64,48 @@ class GroupedFeedForward(torch.nn.Module):
                 f"(got shape {list(x.shape)})"
             )
         rows = x.reshape(-1, self.channels)
-        # Without a backward pass nobody needs the hidden features, which are several times larger
-        # than the input: some rows at a time, they stay in the cache.
+        # The hidden features are several times larger than the input: some rows at a time, they
+        # stay in the cache.
         num_rows = max(_CACHED_ELEMENTS // self.lin_1.out_channels, 1)
-        is_inference = not torch.is_grad_enabled() and not is_traced()
-        if rows.size(0) <= num_rows or x.device.type != "cpu" or not is_inference:
+        if x.device.type != "cpu" or rows.size(0) == 0 or is_traced():
+            return merge_groups(self._forward_groups(rows)).view(x.shape)
+        if torch.is_grad_enabled():
+            if self._is_fused(rows):
+                return self._forward_fused(rows, num_rows).view(x.shape)
             return merge_groups(self._forward_groups(rows)).view(x.shape)
         parts = [merge_groups(self._forward_groups(part)) for part in rows.split(num_rows)]
-        return torch.cat(parts).view(x.shape)
+        return (parts[0] if len(parts) == 1 else torch.cat(parts)).view(x.shape)
+
+    def _is_fused(self, x: Tensor) -> bool:
+        """Whether nothing needs the steps: no hook, no replaced part, no lower precision."""
+        if torch.is_autocast_enabled("cpu") or x.dtype not in (torch.float32, torch.float64):
+            return False
+        if self.training and self.dropout > MAX_SPARSE_P:
+            return False
+        parts = ((self.lin_1, GroupedLinear), (self.norm_1, torch.nn.LayerNorm),
+                 (self.lin_2, GroupedLinear), (self.norm_2, torch.nn.LayerNorm))  # fmt: skip
+        return all(
+            type(part) is kind
+            and not has_hooks(part)
+            and all(p is not None and p.dtype == x.dtype for p in part._parameters.values())
+            for part, kind in parts
+        )
+
+    def _forward_fused(self, x: Tensor, num_rows: int) -> Tensor:
+        lin_1, norm_1, lin_2, norm_2 = self.lin_1, self.norm_1, self.lin_2, self.norm_2
+        dropout = self.dropout if self.training else 0.0
+        return fused_feed_forward(
+            x.contiguous(),
+            lin_1.weights,
+            lin_1.bias,
+            norm_1.weight,
+            norm_1.bias,
+            lin_2.weights,
+            lin_2.bias,
+            norm_2.weight,
+            norm_2.bias,
+            Settings(norm_1.eps, norm_2.eps, dropout, num_rows),
+        )
 
     def _forward_groups(self, x: Tensor) -> Tensor:
         """Maps features [num_rows, channels] to [num_groups, num_rows, channels / num_groups]."""

@@ -26,6 +26,7 @@ from narformer_pyg.loader import DeviceLoader, PairedBatchSampler, VariantBatchS
 from narformer_pyg.nn.models import ArchitecturePredictor
 from narformer_pyg.nn.models.checkpoint_file import read_checkpoint
 from narformer_pyg.training.callbacks import EpochProgressBar, ResumableCheckpoint
+from narformer_pyg.training.memory import keep_freed_memory
 from narformer_pyg.training.module import PredictorModule
 from narformer_pyg.training.recipes import Recipe
 from narformer_pyg.transforms import augment, equivalent_graphs
@@ -106,6 +107,9 @@ def fit(
 ) -> FitResult:
     r"""Trains a predictor in place.
 
+    On the CPU, under glibc, the process keeps the memory that a step has freed, see
+    :func:`~narformer_pyg.training.memory.keep_freed_memory`.
+
     Args:
         predictor (ArchitecturePredictor): What is trained. Its initial parameters are the
             caller's: seed before it is built. With :obj:`recipe.augmentation="equivalent"` it
@@ -176,6 +180,8 @@ def fit(
             f"{', '.join(sorted(owned))}); the recipe and the arguments of 'fit' say them"
         )
     target_device = resolve_device(device)
+    if target_device.type == "cpu":
+        keep_freed_memory()
     if target_device.type == "cuda" and devices > torch.cuda.device_count():
         raise ValueError(
             f"Expected 'devices' to be at most {torch.cuda.device_count()}, the GPUs of this "

@@ -12,6 +12,7 @@ from torch_geometric.nn import MessagePassing
 from narformer_pyg.nn import GraphAidedAttentionConv, NARFormerV2Block
 from narformer_pyg.nn.functional import (
     EPSILON,
+    SortedEdges,
     graph_aided_attention,
     is_fusable,
     normalize_rows,
@@ -95,6 +96,40 @@ def test_sorted_edges_are_used_as_they_are() -> None:
     assert torch.equal(sort_edges(unsorted, 8).as_tensor(), once.as_tensor())
     # Pointers of another number of nodes would not fit.
     assert sort_edges(once, 9).sparse_size() == (9, 9)
+
+
+class TestSortedEdges:
+    def test_is_accepted_like_edges(self) -> None:
+        torch.manual_seed(0)
+        edge_index, x = random_edges(12, 30), torch.randn(12, 8, requires_grad=True)
+        shared = SortedEdges(edge_index, 12)
+        for conv in (
+            GraphAidedAttentionConv(8, 8),
+            GraphAidedAttentionConv(8, 8, flow="target_to_source"),
+        ):
+            out, expected = conv(x, shared), conv(x, edge_index)
+            torch.testing.assert_close(out, expected)
+            weight = torch.randn_like(out)
+            inputs = [x, *conv.parameters()]
+            grads = torch.autograd.grad(out, inputs, weight)
+            torch.testing.assert_close(grads, torch.autograd.grad(expected, inputs, weight))
+            _, (_, alpha) = conv(x, shared, return_attention_weights=True)
+            assert alpha.shape == (30,)
+
+    def test_edges_of_another_graph(self) -> None:
+        conv = GraphAidedAttentionConv(8, 8)
+        with pytest.raises(ValueError, match="name nodes from 0 to 4"):
+            conv(torch.randn(5, 8), SortedEdges(random_edges(12, 30), 12))
+
+    @pytest.mark.parametrize(("num_nodes", "num_edges"), [(12, 30), (2, 30), (4, 0), (0, 0)])
+    def test_degrees(self, num_nodes: int, num_edges: int) -> None:
+        edge_index = random_edges(max(num_nodes, 1), num_edges)
+        table, place = SortedEdges(edge_index, num_nodes).degrees(torch.double)
+        degrees = table if place is None else table[place]
+        expected = torch.bincount(edge_index[1], minlength=num_nodes)
+        assert table.dtype == torch.double
+        assert degrees.flatten().tolist() == expected.tolist()
+        assert (place is None) is (num_nodes in (0, 2))  # a table would be as long
 
 
 def test_normalize_rows() -> None:

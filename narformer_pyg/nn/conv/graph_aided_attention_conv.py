@@ -16,12 +16,13 @@ from torch_geometric.utils import scatter
 
 from narformer_pyg._checks import check_integer
 from narformer_pyg.nn.conv.checks import as_edges, check_edge_index, check_node_features
+from narformer_pyg.nn.dropout import has_hooks
 from narformer_pyg.nn.functional import (
     EPSILON,
+    SortedEdges,
     graph_aided_attention,
     is_fusable,
     normalize_rows,
-    sort_edges,
 )
 
 
@@ -118,7 +119,7 @@ class GraphAidedAttentionConv(MessagePassing):
                 lin.reset_parameters()
 
     def forward(
-        self, x: Tensor, edge_index: Adj, return_attention_weights: bool = False
+        self, x: Tensor, edge_index: Adj | SortedEdges, return_attention_weights: bool = False
     ) -> Tensor | tuple[Tensor, tuple[Tensor, Tensor]]:
         r"""Runs the forward pass of the layer.
 
@@ -135,54 +136,58 @@ class GraphAidedAttentionConv(MessagePassing):
         """
         check_node_features(x, self.in_channels)
         num_nodes = x.size(0)
-        edge_index = as_edges(edge_index, num_nodes)
-        edges = edge_index.as_tensor() if isinstance(edge_index, EdgeIndex) else edge_index
-        check_edge_index(edges, num_nodes)
-
         fused = not return_attention_weights and self._is_fused(x)
-        if self.lin_d is not None:
-            target = edges[1 if self.flow == "source_to_target" else 0]
-            x = self._gate(target, num_nodes, fused, x) * x
+        shared = isinstance(edge_index, SortedEdges) and edge_index.num_nodes == num_nodes
+        if not (fused and shared):
+            if isinstance(edge_index, SortedEdges):
+                edge_index = edge_index.edge_index
+            edge_index = as_edges(edge_index, num_nodes)
+            plain = edge_index.as_tensor() if isinstance(edge_index, EdgeIndex) else edge_index
+            check_edge_index(plain, num_nodes)
+            edge_index = SortedEdges(edge_index, num_nodes) if fused else plain
 
+        if self.lin_d is not None:
+            x = self._gate(edge_index, x) * x
         query = self.lin_qk(x)  # [num_nodes, in_channels]
         if self.sigmoid:
             query = query.sigmoid()
 
         alpha: Tensor | None = None
-        if fused:
-            edge_index = sort_edges(edge_index, num_nodes)
-        else:
-            edge_index = edges
-            # edge_updater_type: (query: Tensor)
-            alpha = self.edge_updater(edge_index, query=query)  # [num_edges]
-
-        if fused and not self._is_propagation_watched():
+        if isinstance(edge_index, SortedEdges) and not self._is_propagation_watched():
             # What `propagate` would call; its preparations take longer than a small graph.
-            out = self.message_and_aggregate(cast(EdgeIndex, edge_index), x, query)
+            out = self.message_and_aggregate(edge_index, x, query)
         else:
+            if isinstance(edge_index, SortedEdges):
+                edge_index = edge_index.edge_index
+            else:
+                # edge_updater_type: (query: Tensor)
+                alpha = self.edge_updater(edge_index, query=query)  # [num_edges]
             # propagate_type: (x: Tensor, query: Tensor, alpha: OptTensor)
             out = self.propagate(edge_index, x=x, query=query, alpha=alpha)
         # out: [num_nodes, in_channels]
         out = self.lin_l(out)
         if self.lin_r is not None:
-            out = out + self.lin_r(x)
+            if fused and self._adds_in_place(x):
+                out = out.addmm_(x, self.lin_r.weight.t())
+            else:
+                out = out + self.lin_r(x)
         if self.normalize:
             out = normalize_rows(out) if fused else F.normalize(out, p=2.0, dim=-1)
 
         if return_attention_weights:
-            return out, (edge_index, cast(Tensor, alpha))
+            return out, (cast(Tensor, edge_index), cast(Tensor, alpha))
         return out
 
-    def _gate(self, target: Tensor, num_nodes: int, fused: bool, x: Tensor) -> Tensor:
+    def _gate(self, edges: Tensor | SortedEdges, x: Tensor) -> Tensor:
         """Returns a factor for every feature, which depends on the number of incoming edges."""
         lin_d = cast(Linear, self.lin_d)
+        if isinstance(edges, SortedEdges):
+            degree, place = edges.degrees(x.dtype)
+            gate = lin_d(degree).sigmoid()
+            return gate if place is None else gate.index_select(0, place)
+        target = edges[1 if self.flow == "source_to_target" else 0]
         ones = x.new_ones(target.numel(), dtype=torch.float)  # a GPU counts to 256 in half
-        degree = scatter(ones, target, 0, num_nodes, reduce="sum").to(x.dtype)
-        if fused and x.device.type == "cpu" and num_nodes > 0:
-            # Few degrees occur: look their gates up.
-            table = torch.arange(int(degree.max()) + 1, dtype=x.dtype)
-            if table.numel() < num_nodes:
-                return lin_d(table.unsqueeze(-1)).sigmoid().index_select(0, degree.long())
+        degree = scatter(ones, target, 0, x.size(0), reduce="sum").to(x.dtype)
         return lin_d(degree.unsqueeze(-1)).sigmoid()
 
     def edge_update(
@@ -214,6 +219,14 @@ class GraphAidedAttentionConv(MessagePassing):
         watched = self.explain or any(hooks)
         return self.fuse and not own_messages and not watched and is_fusable(x)
 
+    def _adds_in_place(self, x: Tensor) -> bool:
+        """Whether nothing needs the two projections before they are added up."""
+        parts = (self.lin_l, self.lin_r)
+        return not torch.is_autocast_enabled(x.device.type) and all(
+            isinstance(part, Linear) and type(part) is Linear and not has_hooks(part)
+            for part in parts
+        )
+
     def _is_propagation_watched(self) -> bool:
         return bool(
             self._propagate_forward_pre_hooks
@@ -222,7 +235,9 @@ class GraphAidedAttentionConv(MessagePassing):
             or self._message_and_aggregate_forward_hooks
         )
 
-    def message_and_aggregate(self, edge_index: EdgeIndex, x: Tensor, query: Tensor) -> Tensor:
+    def message_and_aggregate(
+        self, edge_index: EdgeIndex | SortedEdges, x: Tensor, query: Tensor
+    ) -> Tensor:
         """Does all three steps at once; see :mod:`narformer_pyg.nn.functional`."""
         return graph_aided_attention(query, x, edge_index)
 

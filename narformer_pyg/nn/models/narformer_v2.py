@@ -12,7 +12,7 @@ from torch_geometric.typing import Adj
 
 from narformer_pyg._checks import check_integer
 from narformer_pyg.nn.block import ATTENTIONS, NARFormerV2Block
-from narformer_pyg.nn.functional import is_fusable, sort_edges
+from narformer_pyg.nn.functional import SortedEdges, is_fusable
 from narformer_pyg.nn.models.graph_regressor import GraphRegressor
 
 
@@ -140,7 +140,7 @@ class NARFormerV2(GraphRegressor):
     def encode(self, x: Tensor, edge_index: Adj) -> list[Tensor]:
         r"""Returns the node states :math:`(|V|, F)` after every block."""
         if self.attention == "linear" and is_fusable(x):
-            edge_index = sort_edges(edge_index, x.size(0))  # once for all blocks
+            edge_index = SortedEdges(edge_index, x.size(0))  # once for all blocks
         states = []
         for block in self.blocks:
             x = block(x, edge_index)
