@@ -7,7 +7,8 @@ this package's layer over messages on edges, the way that every other graph laye
 takes; "dense" is the masked matrix form that the paper's authors use. The layers are timed in turn
 on the same graph; the memory of each is the growth of a process of its own beyond the inputs and
 parameters. Sizes whose node features would exceed `--max_elements` numbers are left out, as is the
-dense form where its matrices would not fit.
+dense form where its matrices would not fit. As in training, the process keeps freed memory
+(``keep_freed_memory``), from which all layers profit.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ import common
 import torch
 from dense import DenseAttention, dense_adjacency
 from torch import Tensor
-from torch_geometric import EdgeIndex
 from torch_geometric.nn import GATv2Conv, GCNConv, SAGEConv, TransformerConv
 
 from narformer_pyg.nn import GraphAidedAttentionConv
-from narformer_pyg.nn.functional import sort_edges
+from narformer_pyg.nn.functional import SortedEdges
+from narformer_pyg.training.memory import keep_freed_memory
 
 OURS, GATHER, DENSE = "GraphAidedAttentionConv", "gather-scatter", "dense"
 PYG_LAYERS: dict[str, Callable[[int, int], torch.nn.Module]] = {
@@ -84,14 +85,13 @@ def create_pass(layer: str, num_nodes: int, width: int, seed: int) -> Callable[[
     torch.manual_seed(seed)
     x = torch.randn(num_nodes, width, requires_grad=True)
     edge_index = torch.randint(num_nodes, (2, EDGES_PER_NODE * num_nodes))
-    edges: Tensor = edge_index
+    edges: Tensor | SortedEdges = edge_index
     module: torch.nn.Module
     if layer == DENSE:
         module, edges = DenseAttention(width, width), dense_adjacency(edge_index, num_nodes)
     elif layer == OURS:
-        module, edges = GraphAidedAttentionConv(width, width), sort_edges(edge_index, num_nodes)
-        assert isinstance(edges, EdgeIndex)
-        edges.get_csc(), edges.get_csr()  # as a model does once for all of its layers
+        module, edges = GraphAidedAttentionConv(width, width), SortedEdges(edge_index, num_nodes)
+        edges.reverse, edges.degrees(x.dtype)  # as a model does once for all of its layers
     elif layer == GATHER:
         module = GatherScatter(width, width)
     else:
@@ -121,6 +121,7 @@ def fits(layer: str, num_nodes: int) -> bool:
 def main() -> None:
     """Measures, reports and writes the results."""
     args = parse_args()
+    keep_freed_memory()
     rows: list[dict[str, Any]] = []
     for width in args.widths:
         for num_nodes in args.num_nodes:

@@ -25,5 +25,5 @@ def keep_freed_memory() -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:  # musl
         return False
-    keeps = mallopt(_M_TRIM_THRESHOLD, 1 << 30) == 1
+    keeps = mallopt(_M_TRIM_THRESHOLD, -1) == 1  # no limit
     return keeps and any(mallopt(_M_MMAP_THRESHOLD, size) == 1 for size in (1 << 30, 1 << 25))
