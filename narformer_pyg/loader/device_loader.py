@@ -30,8 +30,10 @@ class DeviceLoader:
     It replaces PyG's loader for small graphs, which spends most of a training step on single graphs
     and then on copying them to the device. Datasets with a transform, attributes that are neither
     dense tensors, numbers nor objects to be listed (sparse matrices, dictionaries, lists of
-    tensors), or larger than the device's memory, stay with PyG's loader. The dataset must not be
-    changed while the loader is in use: on its own device its memory is shared, not copied.
+    tensors) stay with PyG's loader. A dataset larger than the memory of a GPU stays on the host
+    with :obj:`stream=True`: then batches are cut there and sent, from pinned memory and without a
+    wait, while the GPU is at work on the last one. The dataset must not be changed while the loader
+    is in use: on its own device its memory is shared, not copied.
 
     Each iteration is a new epoch, with a new order if :obj:`shuffle` is set.
 
@@ -52,6 +54,8 @@ class DeviceLoader:
             the device, so that the order does not depend on it. (default: :obj:`None`)
         seed (int, optional): The seed of a new generator. Without generator and seed, the seed is
             drawn from PyTorch's global generator. (default: :obj:`None`)
+        stream (bool, optional): If set to :obj:`True`, the dataset stays where it is and only the
+            batches are sent to :obj:`device`. (default: :obj:`False`)
         **kwargs (optional): :obj:`num_workers`, :obj:`pin_memory` and their like, without effect,
             so that the loader can take the place of PyG's.
 
@@ -78,6 +82,7 @@ class DeviceLoader:
         batch_sampler: Iterable[Sequence[int] | Tensor] | None = None,
         generator: torch.Generator | None = None,
         seed: int | None = None,
+        stream: bool = False,
         **kwargs: Any,
     ) -> None:
         refused = kwargs.keys() - _WITHOUT_EFFECT
@@ -87,7 +92,11 @@ class DeviceLoader:
                 f"which have no effect here (got {sorted(refused)}); use PyG's DataLoader for them"
             )
         self.dataset = dataset
-        self._graphs = CollatedGraphs(dataset, None if device is None else torch.device(device))
+        target = None if device is None else torch.device(device)
+        self._graphs = CollatedGraphs(dataset, None if stream else target)
+        #: Whether batches are sent to the device one by one.
+        self.stream = stream
+        self._target = self._graphs.device if target is None else target
         self.batch_sampler: Any
         self._owns_sampler = batch_sampler is None
         if batch_sampler is None:
@@ -119,16 +128,21 @@ class DeviceLoader:
 
     @property
     def device(self) -> torch.device:
-        """The device of the dataset and the batches."""
-        return self._graphs.device
+        """The device of the batches, and of the dataset if it is not streamed."""
+        return self._target
 
     def to(self, device: torch.device | str) -> DeviceLoader:
-        r"""Moves the dataset to a device and returns the loader.
+        r"""Moves the dataset to a device, or only its batches if they are streamed.
 
         Args:
             device (torch.device or str): The new device.
+
+        Returns:
+            DeviceLoader: The loader itself.
         """
-        self._graphs.to(torch.device(device))
+        self._target = torch.device(device)
+        if not self.stream:
+            self._graphs.to(self._target)
         return self
 
     def collate(self, indices: Tensor | Sequence[int]) -> Batch:
@@ -157,11 +171,19 @@ class DeviceLoader:
                 f"Expected 'indices' to be in the range from 0 to {self._graphs.num_graphs - 1} "
                 f"(got {int(low if low < 0 else high)})"
             )
-        return self._graphs.cut(index)
+        return self._cut(index)
+
+    def _cut(self, index: Tensor) -> Batch:
+        batch = self._graphs.cut(index)
+        if not self.stream or self._target == self._graphs.device:
+            return batch
+        if self._target.type == "cuda":
+            batch = batch.pin_memory()
+        return batch.to(self._target, non_blocking=True)
 
     def __iter__(self) -> Iterator[Batch]:
         if self._owns_sampler:  # its batches need no check
-            yield from map(self._graphs.cut, self.batch_sampler)
+            yield from map(self._cut, self.batch_sampler)
             return
         skipped, self._num_skipped = self._num_skipped, 0
         length = len(self.batch_sampler) if hasattr(self.batch_sampler, "__len__") else None

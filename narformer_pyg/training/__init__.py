@@ -13,6 +13,7 @@ except ModuleNotFoundError as error:
 from narformer_pyg._checks import resolve_device
 from narformer_pyg.training.metrics import acc_within, all_metrics, kendall_tau, mape, spearman
 from narformer_pyg.training.module import PredictorModule
+from narformer_pyg.training.prediction import predict
 from narformer_pyg.training.recipes import (
     BEST,
     CELL_RECIPES,
@@ -46,6 +47,7 @@ __all__ = [
     "kendall_tau",
     "label_scale",
     "mape",
+    "predict",
     "resolve_device",
     "spearman",
 ]

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 import signal
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -28,6 +26,7 @@ from narformer_pyg.nn.models.checkpoint_file import read_checkpoint
 from narformer_pyg.training.callbacks import EpochProgressBar, ResumableCheckpoint
 from narformer_pyg.training.memory import keep_freed_memory
 from narformer_pyg.training.module import PredictorModule
+from narformer_pyg.training.processes import process_arguments, quiet_lightning
 from narformer_pyg.training.recipes import Recipe
 from narformer_pyg.transforms import augment, equivalent_graphs
 
@@ -160,7 +159,6 @@ def fit(
             "labels (got None)"
         )
     check_integer("validate_every", validate_every)
-    num_processes = check_integer("devices", devices) * check_integer("num_nodes", num_nodes)
     check_seed(seed)
     for name, graphs in (("train_set", train_set), ("val_set", val_set)):
         for item in [graphs] if isinstance(graphs, InMemoryDataset) else graphs or ():
@@ -180,13 +178,8 @@ def fit(
             f"{', '.join(sorted(owned))}); the recipe and the arguments of 'fit' say them"
         )
     target_device = resolve_device(device)
-    if target_device.type == "cpu":
-        keep_freed_memory()
-    if target_device.type == "cuda" and devices > torch.cuda.device_count():
-        raise ValueError(
-            f"Expected 'devices' to be at most {torch.cuda.device_count()}, the GPUs of this "
-            f"machine (got {devices})"
-        )
+    processes = process_arguments(target_device, devices, num_nodes)
+    num_processes = devices * num_nodes
     if precision == "16-mixed" and target_device.type == "cpu":
         raise ValueError(
             "Expected 'precision' to be '32-true' or 'bf16-mixed' on the CPU (got '16-mixed')"
@@ -195,6 +188,8 @@ def fit(
         check_folder(checkpoint)
     if recipe.augmentation == "equivalent":
         predictor.average_equivalents = True
+    if target_device.type == "cpu":
+        keep_freed_memory()
     torch.manual_seed(seed)
     identity = _identity(predictor, labels, recipe, seed, precision)
     if num_processes > 1:
@@ -218,12 +213,9 @@ def fit(
     state_file = None if resume is None else _check_resume(resume, identity)
 
     num_epochs = recipe.num_epochs(-(-len(module.loader) // num_processes))
-    with _quiet_lightning():
+    with quiet_lightning():
         trainer = Trainer(
-            accelerator="gpu" if target_device.type == "cuda" else "cpu",
-            devices=_devices(target_device, devices),
-            num_nodes=num_nodes,
-            strategy="auto" if num_processes == 1 else "ddp",
+            **processes,
             precision=precision,
             max_epochs=num_epochs,
             check_val_every_n_epoch=min(validate_every, num_epochs),
@@ -295,11 +287,6 @@ def check_labels(argument: str, graphs: Graphs, num_targets: int) -> Tensor:
     return labels
 
 
-def _devices(device: torch.device, devices: int) -> int | list[int]:
-    """Returns the argument of Lightning's trainer: a number, or the one GPU that was asked for."""
-    return devices if devices > 1 or device.index is None else [device.index]
-
-
 def _training_loader(
     graphs: Graphs, recipe: Recipe, seed: int, device: torch.device
 ) -> DeviceLoader:
@@ -368,21 +355,3 @@ def _identity(
         "num_graphs": len(labels),
         "labels_sha256": hashlib.sha256(labels.cpu().numpy().tobytes()).hexdigest()[:16],
     }
-
-
-class _quiet_lightning(warnings.catch_warnings):
-    """Silences advice of Lightning that does not apply: data on the device needs no workers."""
-
-    def __enter__(self) -> None:
-        super().__enter__()
-        warnings.filterwarnings("ignore", ".*does not have many workers.*")
-        warnings.filterwarnings("ignore", ".*but have no `val_dataloader`.*")
-        warnings.filterwarnings("ignore", ".*number of training batches.*logging interval.*")
-        warnings.filterwarnings("ignore", ".*treespec.*", FutureWarning)
-        self._logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-        self._level = self._logger.level
-        self._logger.setLevel(logging.WARNING)
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._logger.setLevel(self._level)
-        super().__exit__(*exc_info)  # type: ignore[arg-type]

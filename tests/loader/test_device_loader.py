@@ -600,3 +600,22 @@ def test_edge_that_leaves_its_graph() -> None:
         with pytest.raises(ValueError, match=rf"of graph 1 .* 0 to 1 \(got the edge \[0, {last}\]"):
             DeviceLoader(graphs, 2)
     assert DeviceLoader([graph(4, 3), graph(2, 1)], 2).collate([0, 1]).edge_index.max() == 5
+
+
+class TestStream:
+    def test_equals_batches_of_a_dataset_on_the_device(self) -> None:
+        graphs = [ragged(i) for i in range(NUM_GRAPHS)]
+        streamed = DeviceLoader(graphs, 4, shuffle=True, seed=1, device="cpu", stream=True)
+        plain = DeviceLoader(graphs, 4, shuffle=True, seed=1, device="cpu")
+        for a, b in zip(streamed, plain, strict=True):
+            assert a.keys() == b.keys()
+            assert all(torch.equal(a[key], b[key]) for key in a.to_dict() if key != "num_nodes")
+
+    def test_only_batches_are_sent(self) -> None:
+        loader = DeviceLoader([ragged(i) for i in range(NUM_GRAPHS)], 4, device="meta", stream=True)
+        assert loader.device.type == "meta"
+        for batch in (*loader, loader.collate([1, 3])):
+            tensors = [value for value in batch.to_dict().values() if isinstance(value, Tensor)]
+            assert {tensor.device.type for tensor in tensors} == {"meta"}
+        batch = next(iter(loader.to("cpu")))
+        assert torch.equal(batch.op[: ragged(0).num_nodes], ragged(0).op)

@@ -10,7 +10,7 @@ import torch
 from narformer_pyg.datasets import NASBench201
 from narformer_pyg.nn import CellTokenEncoder
 from narformer_pyg.nn.models import ArchitecturePredictor, create_model
-from narformer_pyg.training import Recipe, fit
+from narformer_pyg.training import Recipe, fit, predict
 
 
 def main(out: str, devices: int, batch_size: int, checkpoint: str | None = None) -> None:
@@ -44,7 +44,11 @@ def main(out: str, devices: int, batch_size: int, checkpoint: str | None = None)
         checkpoint=checkpoint,
         checkpoint_every_seconds=0.0,
     )
-    prediction = predictor.predict(dataset[:20])[:, 0].tolist()
+    shares = predict(predictor, dataset[:21], 4, device="cpu", devices=devices)
+    assert torch.allclose(shares, predictor.predict(dataset[:21]), rtol=1e-5)
+    few = predict(predictor, dataset[:1], device="cpu", devices=devices)  # one has no share
+    assert few.shape == (1, 1)
+    prediction = shares[:, 0].tolist()
     with open(f"{out}.{result.rank}", "w", encoding="utf-8") as file:
         json.dump({"history": result.history, "prediction": prediction}, file)
 
