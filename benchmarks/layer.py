@@ -7,8 +7,11 @@ this package's layer over messages on edges, the way that every other graph laye
 takes; "dense" is the masked matrix form that the paper's authors use. The layers are timed in turn
 on the same graph; the memory of each is the growth of a process of its own beyond the inputs and
 parameters. Sizes whose node features would exceed `--max_elements` numbers are left out, as is the
-dense form where its matrices would not fit. As in training, the process keeps freed memory
-(``keep_freed_memory``), from which all layers profit.
+dense form where its matrices would not fit.
+
+On the largest graphs, a part of the time goes to the system, which hands over and clears the memory
+of every tensor anew. "Scaling" is the time of this package's layer in a process that keeps its
+memory (``keep_freed_memory``).
 """
 
 from __future__ import annotations
@@ -113,6 +116,18 @@ def measure_memory(layer: str, num_nodes: int, width: int, seed: int) -> int:
     return common.peak_memory(create_pass(layer, num_nodes, width, seed))
 
 
+def measure_scaling(
+    num_nodes: list[int], width: int, seed: int, repeats: int
+) -> dict[str, dict[str, float]]:
+    """Returns the seconds of this package's layer by number of nodes, with memory that is kept."""
+    keep_freed_memory(1 << 30)
+    seconds = {}
+    for n in num_nodes:
+        one = {OURS: create_pass(OURS, n, width, seed)}
+        seconds[str(n)] = common.summary(common.interleave(one, repeats, warmup=2)[OURS])
+    return seconds
+
+
 def fits(layer: str, num_nodes: int) -> bool:
     """Whether a layer can run on a graph of this size here."""
     return layer != DENSE or DENSE_BYTES * num_nodes**2 < 0.5 * common.available_memory()
@@ -121,7 +136,6 @@ def fits(layer: str, num_nodes: int) -> bool:
 def main() -> None:
     """Measures, reports and writes the results."""
     args = parse_args()
-    keep_freed_memory()
     rows: list[dict[str, Any]] = []
     for width in args.widths:
         for num_nodes in args.num_nodes:
@@ -151,9 +165,25 @@ def main() -> None:
     exponents = {str(width): time_exponent(rows, width) for width in args.widths}
     print(common.format_table(table(rows)))
     print(f"\nExponent of the time over nodes, from 10,000 on, by width: {exponents}")
+    scaling = {}
+    for width in args.widths:
+        large = [n for n in args.num_nodes if n >= 10_000 and n * width <= args.max_elements]
+        job = {"num_nodes": large, "width": width, "seed": args.seed, "repeats": args.repeats}
+        if len(large) < 2:
+            continue
+        (seconds,) = common.in_fresh_processes("layer", "measure_scaling", [job], args.threads)
+        medians = [seconds[str(n)]["median"] for n in large]
+        exponent = common.fitted_exponent(large, medians)
+        scaling[str(width)] = {"seconds": seconds, "exponent": exponent}
+        print(f"The same with memory that is kept, {width} channels: {exponent}")
     common.write_results(
         args.out,
-        {"settings": common.settings(args), "rows": rows, "time_exponent_by_width": exponents},
+        {
+            "settings": common.settings(args),
+            "rows": rows,
+            "time_exponent_by_width": exponents,
+            "scaling": scaling,
+        },
     )
     if args.plot is not None:
         common.plot_loglog(args.plot, panels(rows), emphasis=OURS)

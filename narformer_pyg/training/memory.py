@@ -9,13 +9,18 @@ import sys
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
-def keep_freed_memory() -> bool:
+def keep_freed_memory(largest_block: int = 1 << 25) -> bool:
     r"""Makes the C library keep freed memory for this process instead of giving it back.
 
     Every training step allocates and frees the same gradients and node states. By default glibc
     returns them to the system in between, and the system clears each page again when it is next
-    touched, which took a tenth of the steps of the paper's model. The process holds on to the most
-    memory it ever needed; blocks above a gigabyte (in some versions: 32 MB) are returned as before.
+    touched, which took a tenth of the steps of the paper's model. The process holds on to what it
+    once needed for such blocks; larger ones are returned as before, since memory that is kept
+    is also memory in which they may find no place.
+
+    Args:
+        largest_block (int, optional): Bytes of the largest blocks that are kept.
+            (default: 32 MB, where glibc's own adaptive limit ends)
 
     Returns:
         bool: Whether it did: not without glibc.
@@ -25,5 +30,5 @@ def keep_freed_memory() -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:  # musl
         return False
-    keeps = mallopt(_M_TRIM_THRESHOLD, -1) == 1  # no limit
-    return keeps and any(mallopt(_M_MMAP_THRESHOLD, size) == 1 for size in (1 << 30, 1 << 25))
+    settings = ((_M_TRIM_THRESHOLD, -1), (_M_MMAP_THRESHOLD, largest_block))  # -1: no limit
+    return all(mallopt(name, value) == 1 for name, value in settings)
