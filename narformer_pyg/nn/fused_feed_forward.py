@@ -134,58 +134,40 @@ class _FusedFeedForward(torch.autograd.Function):
         keep = 1.0 / (1.0 - settings.dropout)
         grad_x = torch.empty_like(x, memory_format=torch.contiguous_format)
         transposed_1, transposed_2 = weights_1.transpose(1, 2), weights_2.transpose(1, 2)
-        sums: list[Tensor] | None = None
+        grad_weights_1, grad_weights_2 = torch.zeros_like(weights_1), torch.zeros_like(weights_2)
+        grad_bias_1 = weights_1.new_zeros(num_groups, 1, weights_1.size(2))
+        grad_bias_2 = weights_2.new_zeros(num_groups, 1, size)
+        grad_norms = [torch.zeros_like(p) for p in (scale_1, shift_1, scale_2, scale_2)]
         for i, start in enumerate(range(0, x.size(0), settings.num_rows)):
             hidden, mapped, mean, rstd, zeroed_1, zeroed_2 = saved[6 * i : 6 * i + 6]
             rows = x[start : start + settings.num_rows].view(-1, num_groups, size)
-            outer = grad[start : start + settings.num_rows].view(-1, num_groups, size)
-            outer = outer.transpose(0, 1).contiguous()
+            outer = grad[start : start + settings.num_rows].reshape(-1, num_groups, size)
+            # A copy, which is written to; the incoming gradient belongs to others.
+            outer = outer.transpose(0, 1).clone(memory_format=torch.contiguous_format)
             if zeroed_2 is not None:
                 outer.view(-1).index_fill_(0, zeroed_2, 0.0)
-            outer, grad_scale_2, grad_shift_2 = _layer_norm_backward(
+            outer, *norm_2 = _layer_norm_backward(
                 outer, mapped, scale_2.shape, mean, rstd, scale_2, scale_2, [True] * 3
             )
             active, mean, rstd = _activate(hidden, scale_1, shift_1, settings.eps_1, zeroed_1)
+            grad_weights_2.baddbmm_(active.transpose(1, 2), outer)
+            grad_bias_2 += outer.sum(1, keepdim=True)
+
             inner = torch.bmm(outer, transposed_2)
             torch.ops.aten.threshold_backward.grad_input(inner, active, 0.0, grad_input=inner)
-            inner, grad_scale_1, grad_shift_1 = _layer_norm_backward(
+            inner, *norm_1 = _layer_norm_backward(
                 inner, hidden, scale_1.shape, mean, rstd, scale_1, shift_1, [True] * 3
             )
+            grad_weights_1.baddbmm_(rows.permute(1, 2, 0), inner)
+            grad_bias_1 += inner.sum(1, keepdim=True)
             grad_x[start : start + settings.num_rows].view(-1, num_groups, size).copy_(
                 torch.bmm(inner, transposed_1).transpose(0, 1)
             )
-            left_1, left_2 = rows.permute(1, 2, 0), active.transpose(1, 2)
-            biases = [inner.sum(1, keepdim=True), outer.sum(1, keepdim=True)]
-            norms = [grad_scale_1, grad_shift_1, grad_scale_2, grad_shift_2]
-            if sums is None:
-                sums = [torch.bmm(left_1, inner), torch.bmm(left_2, outer), *biases, *norms]
-            else:
-                sums[0].baddbmm_(left_1, inner)
-                sums[1].baddbmm_(left_2, outer)
-                for total, part in zip(sums[2:], biases + norms, strict=True):
-                    total += part
-        assert sums is not None
-        for total in sums[4:]:
-            total *= keep
-        (
-            grad_weights_1,
-            grad_weights_2,
-            grad_bias_1,
-            grad_bias_2,
-            grad_scale_1,
-            grad_shift_1,
-            grad_scale_2,
-            grad_shift_2,
-        ) = sums
+            for total, part in zip(grad_norms, norm_1 + norm_2, strict=True):
+                total.add_(part, alpha=keep)
         return (
             grad_x,
-            grad_weights_1,
-            grad_bias_1,
-            grad_scale_1,
-            grad_shift_1,
-            grad_weights_2,
-            grad_bias_2,
-            grad_scale_2,
-            grad_shift_2,
+            *(grad_weights_1, grad_bias_1, *grad_norms[:2]),
+            *(grad_weights_2, grad_bias_2, *grad_norms[2:]),
             None,
         )

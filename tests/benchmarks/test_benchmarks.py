@@ -61,6 +61,13 @@ def test_loader(tmp_path: Path) -> None:
     assert results["ratio"]["of_medians"] > 1
 
 
+@pytest.mark.skipif(importlib.util.find_spec("torch_scatter") is None, reason="needs torch-scatter")
+def test_scatter(tmp_path: Path) -> None:
+    rows = measured("scatter.py", tmp_path)["rows"]
+    assert len(rows) == 10
+    assert all(row["with"]["min"] > 0 and row["without"]["min"] > 0 for row in rows)
+
+
 def test_throughput(tmp_path: Path) -> None:
     results = measured("throughput.py", tmp_path)
     assert 0 < results["build_seconds"]["median"] < 60

@@ -71,6 +71,19 @@ def test_dropout_has_the_same_mask_in_both_directions(
     )
 
 
+@pytest.mark.parametrize("num_groups", [1, 4])
+def test_incoming_gradient_is_left_alone(num_groups: int) -> None:
+    torch.manual_seed(0)
+    ffn = GroupedFeedForward(12, num_groups=num_groups, dropout=0.2)
+    out = ffn(torch.randn(7, 12, requires_grad=True))
+    weight = torch.randn(7, 12)
+    copy = weight.clone()
+    grads = torch.autograd.grad(out, learned(ffn), weight, retain_graph=True)
+    assert torch.equal(weight, copy)
+    strided = copy.t().contiguous().t()
+    torch.testing.assert_close(torch.autograd.grad(out, learned(ffn), strided), grads)
+
+
 def test_is_not_differentiated_twice() -> None:
     ffn = created()
     x = torch.randn(5, 12, dtype=torch.double, requires_grad=True)
