@@ -18,7 +18,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 import torch
-from nasbench201 import ESTIMATE, LATENCIES, MODELS, RESULTS, SIZES, VALID
+from nasbench201 import ABLATIONS, ESTIMATE, LATENCIES, MODELS, RESULTS, SIZES, VALID
 
 from narformer_pyg.datasets import NASBench201, extrapolate_accuracy
 from narformer_pyg.spaces import equivalent_indices
@@ -228,24 +228,28 @@ def attention_table(results: Sequence[Result]) -> list[list[str]]:
 
 
 def ablation_table(results: Sequence[Result]) -> list[list[str]]:
-    """The change of Kendall's tau, seed by seed, against the quick recipe as it is."""
-    rows = [["change", "seeds", "Kendall's tau", "difference"]]
-    base = {
-        result["seed"]: result["metrics"]["all cells"]["kendall_tau"]
-        for result in select(results, recipe="quick", model="narformer_v2", train_target=VALID,
-                             train_size=781, variant="")
-    }  # fmt: skip
+    """The change of Kendall's tau, seed by seed, against what a part was taken from or added to."""
+    rows = [["change", "against", "seeds", "Kendall's tau", "difference"]]
     groups: dict[str, list[Result]] = defaultdict(list)
+    groups[""] = select(results, recipe="quick", model="narformer_v2", train_target=VALID,
+                        train_size=781, variant="")  # fmt: skip
     for result in select(results, group="ablation"):
         groups[result["variant"]].append(result)
-    for variant, chosen in groups.items():
+    tau = {
+        name: {result["seed"]: result["metrics"]["all cells"]["kendall_tau"] for result in chosen}
+        for name, chosen in groups.items()
+    }
+    for variant, _, _ in ABLATIONS:
+        if variant not in groups:
+            continue
+        # The consistency loss compares graphs with augmented copies, so it needs these.
+        base = "augmentation" if variant == "augmentation_ac" else ""
         differences = [
-            result["metrics"]["all cells"]["kendall_tau"] - base[result["seed"]]
-            for result in chosen
-            if result["seed"] in base
+            value - tau[base][seed] for seed, value in tau[variant].items() if seed in tau[base]
         ]
-        rows.append([variant.replace("_", " "), str(len(chosen)), cell(chosen, "kendall_tau", 4),
-                     mean_and_std(differences, 4)])  # fmt: skip
+        chosen = groups[variant]
+        rows.append([variant.replace("_", " "), base or "`quick`", str(len(chosen)),
+                     cell(chosen, "kendall_tau", 4), mean_and_std(differences, 4)])  # fmt: skip
     return rows
 
 
