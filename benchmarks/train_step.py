@@ -13,7 +13,8 @@ model of networks (2 blocks, sum readout, graph features). What is timed, in tur
   that is there beforehand, with the three projections of a layer as one product. No implementation
   that computes with these products can be faster; the share of this limit says what is left.
 
-A training step is forward, relative squared error, backward and a fused AdamW step.
+A training step is forward, relative squared error, backward and a fused AdamW step. The activation
+memory of a case is what its forward pass leaves for the backward pass, parameters not counted.
 """
 
 from __future__ import annotations
@@ -247,6 +248,36 @@ def inference(predict: Callable[[], Tensor]) -> Callable[[], Tensor]:
     return infer
 
 
+def activation_bytes(case: Case, dtype: torch.dtype) -> int:
+    """Returns the bytes that wait for the backward pass.
+
+    Args:
+        case: Model and batch.
+        dtype: The precision.
+    """
+    batch = case.batch
+    held: dict[int, int] = {}
+    parameters = {p.untyped_storage().data_ptr() for p in case.model.parameters()}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in parameters:
+            held[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with (
+        torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
+        torch.autocast("cpu", dtype, enabled=dtype != torch.float32),
+    ):
+        model = case.model.train()
+        out = model(
+            batch.x, batch.edge_index, batch.batch, case.static, batch_size=batch.num_graphs
+        )
+        loss = out.sum()
+    del loss
+    return sum(held.values())
+
+
 def measure(case: Case, training: bool, precisions: list[str], repeats: int) -> dict[str, Any]:
     """Times one case.
 
@@ -332,6 +363,9 @@ def main() -> None:
             "num_nodes": case.batch.num_nodes,
             "num_edges": case.batch.num_edges,
             "num_parameters": sum(p.numel() for p in case.model.parameters()),
+            "activation_bytes": {
+                name: activation_bytes(case, DTYPES[name]) for name in args.precisions
+            },
         }
         for what, training in (("training", True), ("inference", False)):
             result = measure(case, training, args.precisions, args.repeats)

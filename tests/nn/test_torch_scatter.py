@@ -7,13 +7,14 @@ import torch
 import torch_geometric.typing
 from torch import Tensor
 from torch_geometric import EdgeIndex
-from torch_geometric.testing import withPackage
 
 from narformer_pyg.nn import GraphAidedAttentionConv, SoftmaxAttentionConv
 from narformer_pyg.nn.models import create_model
 from narformer_pyg.nn.readout import segment_mean, segment_sum
 
-pytestmark = withPackage("torch_scatter")
+pytestmark = pytest.mark.skipif(
+    not torch_geometric.typing.WITH_TORCH_SCATTER, reason="needs torch-scatter"
+)
 
 
 def run(module: torch.nn.Module, *args: Tensor) -> tuple[Tensor, ...]:
