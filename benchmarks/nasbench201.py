@@ -166,6 +166,7 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", type=int, help="training cells (default: all)")
     parser.add_argument("--recipes", nargs="+", help="recipes (default: all)")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--variants", nargs="+", help="of ablations and attention (default: all)")
     parser.add_argument("--seeds", nargs="+", type=int, help="seeds (default: all)")
     parser.add_argument("--threads", type=int, default=1, help="threads of PyTorch (default: 1)")
     parser.add_argument("--device", default="cpu", help="where to train (default: %(default)s)")
@@ -189,6 +190,7 @@ def main() -> None:
         and (args.sizes is None or run.train_size in args.sizes)
         and run.model in args.models
         and (args.recipes is None or run.recipe in args.recipes)
+        and (args.variants is None or run.variant in args.variants)
         and (args.seeds is None or run.seed in args.seeds)
     ]
     args.work.mkdir(parents=True, exist_ok=True)

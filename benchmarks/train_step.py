@@ -14,7 +14,9 @@ model of networks (2 blocks, sum readout, graph features). What is timed, in tur
   that computes with these products can be faster; the share of this limit says what is left.
 
 A training step is forward, relative squared error, backward and a fused AdamW step. The activation
-memory of a case is what its forward pass leaves for the backward pass, parameters not counted.
+memory of a case is what its forward pass leaves for the backward pass, parameters not counted;
+"float32 steps" is that with the steps of the feed-forward networks one by one. As in training, the
+process keeps freed memory, from which the dense form profits too; not with `--default_memory`.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ from torch_geometric.data import Batch, Data
 
 from narformer_pyg.datasets import NASBench201
 from narformer_pyg.loader import DeviceLoader
-from narformer_pyg.nn import CellTokenEncoder, RelativeMSELoss
+from narformer_pyg.nn import CellTokenEncoder, GroupedFeedForward, RelativeMSELoss
 from narformer_pyg.nn.models import NARFormerV2
 from narformer_pyg.training.memory import keep_freed_memory
 
@@ -60,6 +62,9 @@ def parse_args() -> argparse.Namespace:
         help="precisions of this package (both)",
     )
     parser.add_argument("--seed", type=int, default=1, help="seed of weights and networks (1)")
+    parser.add_argument(
+        "--default_memory", action="store_true", help="give freed memory back as glibc does"
+    )
     quick = {"num_cells": [2], "num_networks": [1], "hidden_channels": 32, "repeats": 2}
     return common.parse_args(parser, quick)
 
@@ -248,14 +253,22 @@ def inference(predict: Callable[[], Tensor]) -> Callable[[], Tensor]:
     return infer
 
 
-def activation_bytes(case: Case, dtype: torch.dtype) -> int:
+def activation_bytes(case: Case, dtype: torch.dtype, steps: bool = False) -> int:
     """Returns the bytes that wait for the backward pass.
 
     Args:
         case: Model and batch.
         dtype: The precision.
+        steps: Whether the feed-forward networks shall not be fused.
     """
     batch = case.batch
+    # A hook that looks at a step makes it one.
+    networks = [m for m in case.model.modules() if isinstance(m, GroupedFeedForward)]
+    hooks = [
+        network.lin_2.register_forward_hook(lambda module, inputs, output: None)
+        for network in networks
+        if steps
+    ]
     held: dict[int, int] = {}
     parameters = {p.untyped_storage().data_ptr() for p in case.model.parameters()}
 
@@ -275,6 +288,8 @@ def activation_bytes(case: Case, dtype: torch.dtype) -> int:
         )
         loss = out.sum()
     del loss
+    for hook in hooks:
+        hook.remove()
     return sum(held.values())
 
 
@@ -352,7 +367,8 @@ def main() -> None:
     """Measures, reports and writes the results."""
     args = parse_args()
     torch.manual_seed(args.seed)
-    keep_freed_memory()  # as in training; the dense form profits too
+    if not args.default_memory:
+        keep_freed_memory()
     cases = {f"cells_{n}": cells(n, args.hidden_channels) for n in args.num_cells}
     cases |= {f"networks_{n}": networks(n, args.hidden_channels) for n in args.num_networks}
     results: dict[str, Any] = {"settings": common.settings(args), "cases": {}}
@@ -364,7 +380,8 @@ def main() -> None:
             "num_edges": case.batch.num_edges,
             "num_parameters": sum(p.numel() for p in case.model.parameters()),
             "activation_bytes": {
-                name: activation_bytes(case, DTYPES[name]) for name in args.precisions
+                **{name: activation_bytes(case, DTYPES[name]) for name in args.precisions},
+                "float32 steps": activation_bytes(case, torch.float32, steps=True),
             },
         }
         for what, training in (("training", True), ("inference", False)):
