@@ -92,13 +92,14 @@ class SortedEdges:
         would wait for a GPU.
         """
         if dtype not in self._gates:
-            degree = self.colptr.diff()
-            table, place = degree, None
-            if degree.device.type == "cpu" and degree.numel() > 0:
-                size = int(degree.max()) + 1
-                if size < degree.numel():
-                    table, place = torch.arange(size), degree
-            self._gates[dtype] = (table.to(dtype).unsqueeze(-1), place)
+            with torch.inference_mode(False):
+                degree = self.colptr.diff()
+                table, place = degree, None
+                if degree.device.type == "cpu" and degree.numel() > 0:
+                    size = int(degree.max()) + 1
+                    if size < degree.numel():
+                        table, place = torch.arange(size), degree
+                self._gates[dtype] = (table.to(dtype).unsqueeze(-1), place)
         return self._gates[dtype]
 
 

@@ -121,6 +121,16 @@ class TestSortedEdges:
         with pytest.raises(ValueError, match="name nodes from 0 to 4"):
             conv(torch.randn(5, 8), SortedEdges(random_edges(12, 30), 12))
 
+    def test_inference_then_training(self) -> None:
+        conv, x = GraphAidedAttentionConv(8, 8), torch.randn(12, 8)
+        shared = SortedEdges(random_edges(12, 30), 12)
+        with torch.inference_mode():
+            expected = conv(x, shared)
+        out = conv(x, shared)
+        torch.testing.assert_close(out, expected.clone())
+        out.sum().backward()
+        assert conv.lin_d.weight.grad is not None
+
     @pytest.mark.parametrize(("num_nodes", "num_edges"), [(12, 30), (2, 30), (4, 0), (0, 0)])
     def test_degrees(self, num_nodes: int, num_edges: int) -> None:
         edge_index = random_edges(max(num_nodes, 1), num_edges)
