@@ -125,8 +125,8 @@ class GraphAidedAttentionConv(MessagePassing):
 
         Args:
             x (torch.Tensor): The node features :math:`(|\mathcal{V}|, F_{in})`.
-            edge_index (torch.Tensor, EdgeIndex or SparseTensor): The edges, source to target. Layers
-                that see the same edges can share what they derive from them, in a
+            edge_index (torch.Tensor, EdgeIndex or SparseTensor): The edges, source to target.
+                Layers that see the same edges can share what they derive from them, in a
                 :class:`narformer_pyg.nn.functional.SortedEdges`.
             return_attention_weights (bool, optional): If set to :obj:`True`, will additionally
                 return the edges and the weight of each, which sum to one over the incoming edges of
