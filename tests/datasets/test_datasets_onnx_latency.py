@@ -105,6 +105,29 @@ class TestArchive:
         ):
             load(archive, labels, tmp_path / "root")
 
+    @pytest.mark.filterwarnings("ignore:.*filter.*:DeprecationWarning")
+    def test_old_python(
+        self, shared: tuple[Path, Lines], labels: Path, tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:  # fmt: skip
+        monkeypatch.delattr(tarfile, "data_filter", raising=False)
+        archive = tmp_path / "models.tar"
+        with tarfile.open(archive, "w") as file:
+            file.add(shared[0], "networks")
+        with open_models(archive) as models:
+            names = {path.name for path in (models / "networks").iterdir()}
+        assert names == {path.name for path in shared[0].iterdir()}
+        link = tarfile.TarInfo("link")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc"
+        for name, member in (("outside", tarfile.TarInfo("../escaped.csv")), ("link", link)):
+            with tarfile.open(tmp_path / f"{name}.tar", "w") as file:
+                file.addfile(member)
+            with (
+                pytest.raises(ValueError, match=f"{name}.tar.*cannot be unpacked"),
+                open_models(tmp_path / f"{name}.tar"),
+            ):
+                pass
+
     def test_errors(self, labels: Path, tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError, match=r"'models' to be a folder or .*none.tar"):
             load(tmp_path / "none.tar", labels)
