@@ -13,10 +13,9 @@ def keep_freed_memory(largest_block: int = 1 << 25) -> bool:
     r"""Makes the C library keep freed memory for this process instead of giving it back.
 
     Every training step allocates and frees the same gradients and node states. By default glibc
-    returns them to the system in between, and the system clears each page again when it is next
-    touched, which took a tenth of the steps of the paper's model. The process holds on to what it
-    once needed for such blocks; larger ones are returned as before, since memory that is kept
-    is also memory in which they may find no place.
+    may return them to the system in between, which then clears each page again when it is next
+    touched. The process holds on to what it once needed for such blocks; larger ones are returned
+    as before, since memory that is kept is also memory in which they may find no place.
 
     Args:
         largest_block (int, optional): Bytes of the largest blocks that are kept.
