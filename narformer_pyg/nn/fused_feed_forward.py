@@ -7,22 +7,17 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import LayerNorm
 
 from narformer_pyg.nn.dropout import zeroed_positions
+from narformer_pyg.nn.grouped_linear import GroupedLinear, split_groups
 
 _layer_norm = torch.native_layer_norm
 _layer_norm_backward = torch.ops.aten.native_layer_norm_backward
 
 
-class Settings(NamedTuple):
-    """What is not learned.
-
-    Args:
-        eps_1: The epsilon of the first layer norm.
-        eps_2: The epsilon of the second one.
-        dropout: The probability of an element to be zeroed; :obj:`0.0` in evaluation.
-        num_rows: The rows that are worked on at a time.
-    """
+class _Settings(NamedTuple):
+    """What is not learned."""
 
     eps_1: float
     eps_2: float
@@ -32,42 +27,39 @@ class Settings(NamedTuple):
 
 def fused_feed_forward(
     x: Tensor,
-    weights_1: Tensor,
-    bias_1: Tensor,
-    scale_1: Tensor,
-    shift_1: Tensor,
-    weights_2: Tensor,
-    bias_2: Tensor,
-    scale_2: Tensor,
-    shift_2: Tensor,
-    settings: Settings,
+    lin_1: GroupedLinear,
+    norm_1: LayerNorm,
+    lin_2: GroupedLinear,
+    norm_2: LayerNorm,
+    dropout: float,
+    num_rows: int,
 ) -> Tensor:
     r"""Computes a :class:`~narformer_pyg.nn.GroupedFeedForward`, some rows at a time.
 
     The hidden features are several times larger than the input. Step by step, each of the norms,
     activations and dropouts reads and writes all of them from and to memory; here a part passes
     all steps while it is in the cache. What follows the first linear map is computed again for the
-    gradient, which halves the memory that waits for the backward pass. The gradient is derived by
-    hand and cannot be differentiated again.
+    gradient, so that the hidden features wait for the backward pass once and not twice. The
+    gradient is derived by hand and cannot be differentiated again.
 
     Args:
-        x (torch.Tensor): The rows :math:`(N, F)`, at least one, contiguous.
-        weights_1 (torch.Tensor): The first linear map :math:`(G, F / G, rF / G)`.
-        bias_1 (torch.Tensor): Its bias :math:`(G, 1, rF / G)`.
-        scale_1 (torch.Tensor): The scale of the first layer norm :math:`(rF / G)`.
-        shift_1 (torch.Tensor): Its shift.
-        weights_2 (torch.Tensor): The second linear map :math:`(G, rF / G, F / G)`.
-        bias_2 (torch.Tensor): Its bias :math:`(G, 1, F / G)`.
-        scale_2 (torch.Tensor): The scale of the second layer norm :math:`(F / G)`.
-        shift_2 (torch.Tensor): Its shift.
-        settings (Settings): What is not learned.
+        x (torch.Tensor): The rows :math:`(N, F)`, contiguous.
+        lin_1 (GroupedLinear): The first linear map, with a bias.
+        norm_1 (torch.nn.LayerNorm): The layer norm that follows it.
+        lin_2 (GroupedLinear): The second linear map, with a bias.
+        norm_2 (torch.nn.LayerNorm): The layer norm that follows it.
+        dropout (float): The probability of an element to be zeroed; :obj:`0.0` in evaluation.
+        num_rows (int): The rows that are worked on at a time.
 
     Returns:
         torch.Tensor: The rows :math:`(N, F)`.
     """
-    return _FusedFeedForward.apply(
-        x, weights_1, bias_1, scale_1, shift_1, weights_2, bias_2, scale_2, shift_2, settings
+    learned = (
+        *(lin_1.weights, lin_1.bias, norm_1.weight, norm_1.bias),
+        *(lin_2.weights, lin_2.bias, norm_2.weight, norm_2.bias),
     )
+    settings = _Settings(norm_1.eps, norm_2.eps, dropout, num_rows)
+    return _FusedFeedForward.apply(x, *learned, settings)
 
 
 def _activate(
@@ -94,34 +86,31 @@ class _FusedFeedForward(torch.autograd.Function):
         bias_2: Tensor,
         scale_2: Tensor,
         shift_2: Tensor,
-        settings: Settings,
+        settings: _Settings,
     ) -> Tensor:
-        num_groups, size = weights_1.size(0), weights_1.size(1)
+        eps_1, eps_2, dropout, num_rows = settings
+        num_groups = weights_1.size(0)
         out = torch.empty_like(x, memory_format=torch.contiguous_format)
         # Dropout scales what it keeps; in the parameters of the norms this costs nothing.
-        keep = 1.0 / (1.0 - settings.dropout)
-        scaled = [p * keep for p in (scale_1, shift_1, scale_2, shift_2)]
+        keep = 1.0 / (1.0 - dropout)
+        scale_1, shift_1, scale_2, shift_2 = (
+            p * keep for p in (scale_1, shift_1, scale_2, shift_2)
+        )
         saved: list[Tensor | None] = []
-        for start in range(0, x.size(0), settings.num_rows):
-            rows = x[start : start + settings.num_rows].view(-1, num_groups, size)
+        for rows, out_rows in zip(x.split(num_rows), out.split(num_rows), strict=True):
+            hidden = torch.baddbmm(bias_1, split_groups(rows, num_groups), weights_1)
             zeroed_1 = zeroed_2 = None
-            if settings.dropout > 0.0:
-                numel = rows.size(0) * num_groups * weights_1.size(2)
-                zeroed_1 = zeroed_positions(numel, settings.dropout)
-                zeroed_2 = zeroed_positions(rows.numel(), settings.dropout)
-            hidden = torch.baddbmm(bias_1, rows.transpose(0, 1), weights_1)
-            active, _, _ = _activate(hidden, scaled[0], scaled[1], settings.eps_1, zeroed_1)
+            if dropout > 0.0:
+                zeroed_1 = zeroed_positions(hidden.numel(), dropout)
+                zeroed_2 = zeroed_positions(rows.numel(), dropout)
+            active, _, _ = _activate(hidden, scale_1, shift_1, eps_1, zeroed_1)
             mapped = torch.baddbmm(bias_2, active, weights_2)
-            part, mean, rstd = _layer_norm(
-                mapped, scale_2.shape, scaled[2], scaled[3], settings.eps_2
-            )
+            part, mean, rstd = _layer_norm(mapped, scale_2.shape, scale_2, shift_2, eps_2)
             if zeroed_2 is not None:
                 part.view(-1).index_fill_(0, zeroed_2, 0.0)
-            out[start : start + settings.num_rows].view(-1, num_groups, size).copy_(
-                part.transpose(0, 1)
-            )
+            split_groups(out_rows, num_groups).copy_(part)
             saved += [hidden, mapped, mean, rstd, zeroed_1, zeroed_2]
-        ctx.save_for_backward(x, weights_1, weights_2, *scaled[:3], *saved)
+        ctx.save_for_backward(x, weights_1, weights_2, scale_1, shift_1, scale_2, *saved)
         ctx.settings = settings
         return out
 
@@ -129,40 +118,36 @@ class _FusedFeedForward(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weights_1, weights_2, scale_1, shift_1, scale_2, *saved = ctx.saved_tensors
-        settings = ctx.settings
-        num_groups, size = weights_1.size(0), weights_1.size(1)
-        keep = 1.0 / (1.0 - settings.dropout)
+        eps_1, _, dropout, num_rows = ctx.settings
+        num_groups = weights_1.size(0)
+        keep = 1.0 / (1.0 - dropout)
         grad_x = torch.empty_like(x, memory_format=torch.contiguous_format)
-        transposed_1, transposed_2 = weights_1.transpose(1, 2), weights_2.transpose(1, 2)
         grad_weights_1, grad_weights_2 = torch.zeros_like(weights_1), torch.zeros_like(weights_2)
         grad_bias_1 = weights_1.new_zeros(num_groups, 1, weights_1.size(2))
-        grad_bias_2 = weights_2.new_zeros(num_groups, 1, size)
+        grad_bias_2 = weights_2.new_zeros(num_groups, 1, weights_2.size(2))
         grad_norms = [torch.zeros_like(p) for p in (scale_1, shift_1, scale_2, scale_2)]
-        for i, start in enumerate(range(0, x.size(0), settings.num_rows)):
+        parts = zip(x.split(num_rows), grad.split(num_rows), grad_x.split(num_rows), strict=True)
+        for i, (rows, grad_rows, grad_x_rows) in enumerate(parts):
             hidden, mapped, mean, rstd, zeroed_1, zeroed_2 = saved[6 * i : 6 * i + 6]
-            rows = x[start : start + settings.num_rows].view(-1, num_groups, size)
-            outer = grad[start : start + settings.num_rows].reshape(-1, num_groups, size)
             # A copy, which is written to; the incoming gradient belongs to others.
-            outer = outer.transpose(0, 1).clone(memory_format=torch.contiguous_format)
+            outer = split_groups(grad_rows, num_groups).clone(memory_format=torch.contiguous_format)
             if zeroed_2 is not None:
                 outer.view(-1).index_fill_(0, zeroed_2, 0.0)
             outer, *norm_2 = _layer_norm_backward(
                 outer, mapped, scale_2.shape, mean, rstd, scale_2, scale_2, [True] * 3
             )
-            active, mean, rstd = _activate(hidden, scale_1, shift_1, settings.eps_1, zeroed_1)
+            active, mean, rstd = _activate(hidden, scale_1, shift_1, eps_1, zeroed_1)
             grad_weights_2.baddbmm_(active.transpose(1, 2), outer)
             grad_bias_2 += outer.sum(1, keepdim=True)
 
-            inner = torch.bmm(outer, transposed_2)
+            inner = torch.bmm(outer, weights_2.transpose(1, 2))
             torch.ops.aten.threshold_backward.grad_input(inner, active, 0.0, grad_input=inner)
             inner, *norm_1 = _layer_norm_backward(
                 inner, hidden, scale_1.shape, mean, rstd, scale_1, shift_1, [True] * 3
             )
-            grad_weights_1.baddbmm_(rows.permute(1, 2, 0), inner)
+            grad_weights_1.baddbmm_(split_groups(rows, num_groups).transpose(1, 2), inner)
             grad_bias_1 += inner.sum(1, keepdim=True)
-            grad_x[start : start + settings.num_rows].view(-1, num_groups, size).copy_(
-                torch.bmm(inner, transposed_1).transpose(0, 1)
-            )
+            split_groups(grad_x_rows, num_groups).copy_(torch.bmm(inner, weights_1.transpose(1, 2)))
             for total, part in zip(grad_norms, norm_1 + norm_2, strict=True):
                 total.add_(part, alpha=keep)
         return (

@@ -8,7 +8,7 @@ from torch import Tensor
 from narformer_pyg._checks import check_integer
 from narformer_pyg.nn.dropout import MAX_SPARSE_P, has_hooks, norm_dropout
 from narformer_pyg.nn.functional import is_traced
-from narformer_pyg.nn.fused_feed_forward import Settings, fused_feed_forward
+from narformer_pyg.nn.fused_feed_forward import fused_feed_forward
 from narformer_pyg.nn.grouped_linear import GroupedLinear, merge_groups, split_groups
 
 # Of the hidden features: 2 MB in single precision.
@@ -24,7 +24,8 @@ class GroupedFeedForward(torch.nn.Module):
 
     Both linear maps are :class:`GroupedLinear`; the layer norms act inside each group and their
     affine parameters are shared by the groups, as in the authors' release. Features are not
-    shuffled between the groups.
+    shuffled between the groups. On the CPU all steps are one operation, whose gradient is derived
+    by hand and cannot be differentiated again; with a hook on one of the parts they are not.
 
     Args:
         channels (int): Size of each input and output sample, a multiple of :obj:`num_groups`.
@@ -71,7 +72,13 @@ class GroupedFeedForward(torch.nn.Module):
             return merge_groups(self._forward_groups(rows)).view(x.shape)
         if torch.is_grad_enabled():
             if self._is_fused(rows):
-                return self._forward_fused(rows, num_rows).view(x.shape)
+                out = fused_feed_forward(
+                    rows.contiguous(),
+                    *(self.lin_1, self.norm_1, self.lin_2, self.norm_2),
+                    self.dropout if self.training else 0.0,
+                    num_rows,
+                )
+                return out.view(x.shape)
             return merge_groups(self._forward_groups(rows)).view(x.shape)
         parts = [merge_groups(self._forward_groups(part)) for part in rows.split(num_rows)]
         return (parts[0] if len(parts) == 1 else torch.cat(parts)).view(x.shape)
@@ -89,22 +96,6 @@ class GroupedFeedForward(torch.nn.Module):
             and not has_hooks(part)
             and all(p is not None and p.dtype == x.dtype for p in part._parameters.values())
             for part, kind in parts
-        )
-
-    def _forward_fused(self, x: Tensor, num_rows: int) -> Tensor:
-        lin_1, norm_1, lin_2, norm_2 = self.lin_1, self.norm_1, self.lin_2, self.norm_2
-        dropout = self.dropout if self.training else 0.0
-        return fused_feed_forward(
-            x.contiguous(),
-            lin_1.weights,
-            lin_1.bias,
-            norm_1.weight,
-            norm_1.bias,
-            lin_2.weights,
-            lin_2.bias,
-            norm_2.weight,
-            norm_2.bias,
-            Settings(norm_1.eps, norm_2.eps, dropout, num_rows),
         )
 
     def _forward_groups(self, x: Tensor) -> Tensor:

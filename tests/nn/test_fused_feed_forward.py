@@ -9,12 +9,16 @@ from torch import Tensor
 
 from narformer_pyg.nn import GroupedFeedForward, fused_feed_forward, grouped_feed_forward
 from narformer_pyg.nn.dropout import zeroed_positions
-from narformer_pyg.nn.fused_feed_forward import Settings
 
 
 def learned(ffn: GroupedFeedForward) -> list[Tensor]:
     parts = (ffn.lin_1, ffn.norm_1, ffn.lin_2, ffn.norm_2)
     return [parameter for part in parts for parameter in part.parameters()]
+
+
+def fused(ffn: GroupedFeedForward, x: Tensor, dropout: float, num_rows: int) -> Tensor:
+    parts = (ffn.lin_1, ffn.norm_1, ffn.lin_2, ffn.norm_2)
+    return fused_feed_forward.fused_feed_forward(x, *parts, dropout, num_rows)
 
 
 def created(dropout: float = 0.0) -> GroupedFeedForward:
@@ -26,12 +30,14 @@ def created(dropout: float = 0.0) -> GroupedFeedForward:
 
 @pytest.mark.parametrize("num_rows", [1, 4, 7, 100])
 def test_gradcheck(num_rows: int) -> None:
-    inputs = [torch.randn(7, 12, dtype=torch.double, requires_grad=True), *learned(created())]
+    ffn = created()
+    ffn.norm_2.eps = 1e-3
+    x = torch.randn(7, 12, dtype=torch.double, requires_grad=True)
 
-    def run(*inputs: Tensor) -> Tensor:
-        return fused_feed_forward.fused_feed_forward(*inputs, Settings(1e-5, 1e-3, 0.0, num_rows))
+    def run(x: Tensor, *parameters: Tensor) -> Tensor:  # these are those of the module
+        return fused(ffn, x, 0.0, num_rows)
 
-    assert torch.autograd.gradcheck(run, inputs)
+    assert torch.autograd.gradcheck(run, [x, *learned(ffn)])
 
 
 @pytest.mark.parametrize("num_rows", [3, 100])
@@ -47,8 +53,7 @@ def test_dropout_has_the_same_mask_in_both_directions(
     monkeypatch.setattr(fused_feed_forward, "zeroed_positions", positions)
     ffn, p = created(), 0.2
     x = torch.randn(7, 12, dtype=torch.double, requires_grad=True)
-    settings = Settings(ffn.norm_1.eps, ffn.norm_2.eps, p, num_rows)
-    out = fused_feed_forward.fused_feed_forward(x, *learned(ffn), settings)
+    out = fused(ffn, x, p, num_rows)
 
     def drop(values: Tensor, zeroed: Tensor) -> Tensor:
         kept = torch.ones(values.numel(), dtype=torch.double)
