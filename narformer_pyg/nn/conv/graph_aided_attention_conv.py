@@ -225,8 +225,7 @@ class GraphAidedAttentionConv(MessagePassing):
         """Whether nothing needs the two projections before they are added up."""
         parts = (self.lin_l, self.lin_r)
         return not torch.is_autocast_enabled(x.device.type) and all(
-            isinstance(part, Linear) and type(part) is Linear and not has_hooks(part)
-            for part in parts
+            part is not None and type(part) is Linear and not has_hooks(part) for part in parts
         )
 
     def _is_propagation_watched(self) -> bool:
