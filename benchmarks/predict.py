@@ -7,14 +7,16 @@
 (arrays vertices, edge_bits and op_code, see NASBench101.from_arrays), of NAS-Bench-101, each in a
 process of its own whose memory is watched. "single" splits the time of one cell of NAS-Bench-201
 under the paper's model into encoding (from the arch string to node codes) and inference, as the
-supplement's Table 2 does, next to the dense form of the authors, which is given its codes and its
-adjacency matrix. Models are untrained; training changes no shape.
+supplement's Table 2 does, by the model and by its frozen copies, next to the dense form of the
+authors, which is given its codes and its adjacency matrix. Models are untrained; training changes
+no shape.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,8 @@ from torch_geometric.data import InMemoryDataset
 from narformer_pyg.convert import from_nasbench201
 from narformer_pyg.datasets import NASBench101, NASBench201
 from narformer_pyg.nn import CellTokenEncoder
-from narformer_pyg.nn.models import ArchitecturePredictor, create_model
+from narformer_pyg.nn.models import ArchitecturePredictor, FrozenNARFormerV2, create_model
+from narformer_pyg.nn.models.frozen import PRECISIONS
 from narformer_pyg.spaces.nasbench101 import NODE_TYPES
 from narformer_pyg.training import CELL_RECIPES, get_recipe
 
@@ -112,6 +115,7 @@ def measure_single(recipe: str, calls: int, repeats: int) -> dict[str, Any]:
     predictor = create_predictor(recipe, 7)
     encoder, model = predictor.token_encoder, predictor.model
     dense = DenseNARFormerV2(model).eval()
+    frozen = {precision: FrozenNARFormerV2(model, precision) for precision in PRECISIONS}
     space = NASBench201()
     archs = [str(space.cell(i)) for i in range(0, len(space), len(space) // calls)][:calls]
     graphs = [from_nasbench201(arch) for arch in archs]
@@ -126,28 +130,41 @@ def measure_single(recipe: str, calls: int, repeats: int) -> dict[str, Any]:
         for arch in archs:
             encoder(from_nasbench201(arch))
 
-    @torch.no_grad()
-    def infer() -> None:
-        for x, graph in zip(codes, graphs, strict=True):
-            model(x, graph.edge_index)
+    def infer(model: torch.nn.Module) -> Callable[[], None]:
+        @torch.no_grad()
+        def run() -> None:
+            for x, graph in zip(codes, graphs, strict=True):
+                model(x, graph.edge_index)
 
-    @torch.no_grad()
-    def both() -> None:
-        for arch in archs:
-            graph = from_nasbench201(arch)
-            model(encoder(graph), graph.edge_index)
+        return run
+
+    def both(model: torch.nn.Module) -> Callable[[], None]:
+        @torch.no_grad()
+        def run() -> None:
+            for arch in archs:
+                graph = from_nasbench201(arch)
+                model(encoder(graph), graph.edge_index)
+
+        return run
 
     @torch.no_grad()
     def infer_dense() -> None:
         for graph in dense_graphs:
             dense(graph)
 
-    functions = {"encode": encode, "infer": infer, "both": both, "dense infer": infer_dense}
+    functions = {"dense infer": infer_dense, "encode": encode}
+    models = {"": model, **{f"frozen {key} ": value for key, value in frozen.items()}}
+    for name, one in models.items():
+        functions |= {f"{name}infer": infer(one), f"{name}both": both(one)}
     seconds = common.interleave(functions, repeats, warmup=2)
     each = {name: [s / calls for s in values] for name, values in seconds.items()}
     return {
         "seconds_per_cell": {name: common.summary(values) for name, values in each.items()},
-        "times_as_fast_as_dense": common.ratio(each["dense infer"], each["both"]),
+        "times_as_fast_as_dense": {
+            name: common.ratio(each["dense infer"], each[name])
+            for name in each
+            if name.endswith("both")
+        },
     }
 
 
@@ -189,7 +206,9 @@ def main() -> None:
         rows.append([name, common.format_spread(values, 1e3, 3)])
     print()
     print(common.format_table(rows))
-    print(f"\nBoth against dense: {common.format_ratio(single['times_as_fast_as_dense'])}")
+    print()
+    for name, ratio in single["times_as_fast_as_dense"].items():
+        print(f"{name} against dense infer: {common.format_ratio(ratio)}")
     settings = {**common.settings(args), "nasbench101": args.nasbench101 is not None}
     common.write_results(args.out, {"settings": settings, "spaces": spaces, "single": single})
 

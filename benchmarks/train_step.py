@@ -9,9 +9,11 @@ model of networks (2 blocks, sum readout, graph features). What is timed, in tur
 - "dense": the authors' way of computing, see ``dense.py``, in float32. Its adjacency matrices are
   there beforehand;
 - "float32" and "bf16": this package, the latter under autocast;
+- "frozen float32" and "frozen bf16": inference of its frozen copies;
 - "gemm float32" and "gemm bf16": only the matrix products with weights of one pass, into memory
   that is there beforehand, with the three projections of a layer as one product. No implementation
-  that computes with these products can be faster; the share of this limit says what is left.
+  that computes with these products can be faster; the share of this limit says what is left. Frozen
+  copies compute with others, of packed weights.
 
 A training step is forward, relative squared error, backward and a fused AdamW step. The activation
 memory of a case is what its forward pass leaves for the backward pass, parameters not counted;
@@ -35,10 +37,11 @@ from torch_geometric.data import Batch, Data
 from narformer_pyg.datasets import NASBench201
 from narformer_pyg.loader import DeviceLoader
 from narformer_pyg.nn import CellTokenEncoder, GroupedFeedForward, RelativeMSELoss
-from narformer_pyg.nn.models import NARFormerV2
+from narformer_pyg.nn.models import FrozenNARFormerV2, NARFormerV2
 from narformer_pyg.training.memory import keep_freed_memory
 
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
+FROZEN = {"float32": "32-true", "bf16": "bf16-mixed"}
 CODE_CHANNELS, STATIC_CHANNELS = 152, 40  # of whole networks
 
 
@@ -321,6 +324,10 @@ def measure(case: Case, training: bool, precisions: list[str], repeats: int) -> 
 
         return timed(model, predict)
 
+    def frozen(precision: str) -> Callable[[], Tensor]:
+        model = FrozenNARFormerV2(case.model, precision)
+        return lambda: model(batch.x, batch.edge_index, batch.batch, static, batch.num_graphs)
+
     dense = DenseNARFormerV2(case.model)
     limits = {
         name: MatrixProducts(case.model, batch.num_nodes, batch.num_graphs, DTYPES[name], training)
@@ -329,16 +336,19 @@ def measure(case: Case, training: bool, precisions: list[str], repeats: int) -> 
     functions = {
         "dense": timed(dense, lambda: dense(graphs, static)),
         **{name: ours(DTYPES[name]) for name in precisions},
+        **{f"frozen {name}": frozen(FROZEN[name]) for name in precisions if not training},
         **{f"gemm {name}": limit for name, limit in limits.items()},
     }
     seconds = common.interleave(functions, repeats, warmup=2, min_seconds=0.02)
+    implementations = [name for name in functions if name != "dense" and "gemm" not in name]
     return {
         "seconds": {name: common.summary(values) for name, values in seconds.items()},
         "times_as_fast_as_dense": {
-            name: common.ratio(seconds["dense"], seconds[name]) for name in precisions
+            name: common.ratio(seconds["dense"], seconds[name]) for name in implementations
         },
         "share_of_gemm_limit": {
-            name: common.ratio(seconds[f"gemm {name}"], seconds[name]) for name in precisions
+            name: common.ratio(seconds[f"gemm {name.removeprefix('frozen ')}"], seconds[name])
+            for name in implementations
         },
         "gemm_gflops": {
             name: common.summary([limit.flops / s / 1e9 for s in seconds[f"gemm {name}"]])

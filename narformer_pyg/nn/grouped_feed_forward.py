@@ -11,8 +11,8 @@ from narformer_pyg.nn.functional import is_traced
 from narformer_pyg.nn.fused_feed_forward import fused_feed_forward
 from narformer_pyg.nn.grouped_linear import GroupedLinear, merge_groups, split_groups
 
-# Of the hidden features: 2 MB in single precision.
-_CACHED_ELEMENTS = 1 << 19
+#: Of the hidden features of a part: 2 MB in single precision.
+CACHED_ELEMENTS = 1 << 19
 
 
 class GroupedFeedForward(torch.nn.Module):
@@ -67,7 +67,7 @@ class GroupedFeedForward(torch.nn.Module):
         rows = x.reshape(-1, self.channels)
         # The hidden features are several times larger than the input: some rows at a time, they
         # stay in the cache.
-        num_rows = max(_CACHED_ELEMENTS // self.lin_1.out_channels, 1)
+        num_rows = max(CACHED_ELEMENTS // self.lin_1.out_channels, 1)
         if x.device.type != "cpu" or rows.size(0) == 0 or is_traced():
             return merge_groups(self._forward_groups(rows)).view(x.shape)
         if torch.is_grad_enabled():

@@ -78,9 +78,10 @@ def test_train_step(tmp_path: Path) -> None:
     results = measured("train_step.py", tmp_path)
     assert set(results["cases"]) == {"cells_2", "networks_1"}
     for case in results["cases"].values():
-        for what in ("training", "inference"):
+        frozen = {"frozen float32", "frozen bf16"}
+        for what, more in (("training", set()), ("inference", frozen)):
             assert all(s["min"] > 0 for s in case[what]["seconds"].values())
-            assert set(case[what]["times_as_fast_as_dense"]) == {"float32", "bf16"}
+            assert set(case[what]["times_as_fast_as_dense"]) == {"float32", "bf16", *more}
 
 
 def test_layer(tmp_path: Path) -> None:
@@ -113,7 +114,13 @@ def test_predict(tmp_path: Path) -> None:
     results = measured("predict.py", tmp_path, "--nasbench101", str(codes))
     assert results["spaces"]["NAS-Bench-201"]["num_cells"]["median"] == 200
     assert results["spaces"]["NAS-Bench-101"]["num_cells"]["median"] == 3
-    assert all(s["min"] > 0 for s in results["single"]["seconds_per_cell"].values())
+    single = results["single"]
+    assert all(s["min"] > 0 for s in single["seconds_per_cell"].values())
+    assert set(single["times_as_fast_as_dense"]) == {
+        "both",
+        "frozen 32-true both",
+        "frozen bf16-mixed both",
+    }
 
 
 def test_nasbench201(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ class TestGroupedFeedForward:
             return torch.baddbmm(self.bias, groups, self.weights)
 
         monkeypatch.setattr(GroupedLinear, "forward_groups", forward_groups)
-        monkeypatch.setattr(grouped_feed_forward, "_CACHED_ELEMENTS", 7 * 64)
+        monkeypatch.setattr(grouped_feed_forward, "CACHED_ELEMENTS", 7 * 64)
         with torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
             monkeypatch.setattr(GroupedFeedForward, "_is_fused", lambda self, rows: False)
             whole = ffn(x)

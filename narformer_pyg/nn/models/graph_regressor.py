@@ -92,7 +92,7 @@ class GraphRegressor(torch.nn.Module):
     def connect(self, edge_index: Tensor, batch: Tensor, batch_size: int) -> Tensor:
         r"""Returns the edges that blocks use: those given, by default in both directions."""
         if self.undirected:
-            return torch.cat([edge_index, edge_index.flip(0)], dim=1)
+            return both_directions(edge_index)
         return edge_index
 
     def encode(self, x: Tensor, edge_index: Adj) -> list[Tensor]:
@@ -123,44 +123,82 @@ class GraphRegressor(torch.nn.Module):
         Returns:
             torch.Tensor: Positive predictions :math:`(|\mathcal{G}|, T)`.
         """
-        check_node_features(x, self.in_channels)
-        if batch is None:
-            batch, batch_size = x.new_zeros(x.size(0), dtype=torch.long), 1
-        elif batch_size is None:
-            batch_size = int(batch.max()) + 1 if batch.numel() > 0 else 0
-        if batch.shape != x.shape[:1]:
-            raise ValueError(
-                f"Expected 'batch' to have shape [{x.size(0)}], the graph of each row of 'x' "
-                f"(got {list(batch.shape)})"
-            )
-        if batch.dtype != torch.long:
-            raise ValueError(
-                f"Expected 'batch' to hold graph numbers of type torch.long (got {batch.dtype})"
-            )
-        if not torch.compiler.is_compiling() and batch.device.type == "cpu" and batch.numel() > 0:
-            low, high = torch.aminmax(batch)
-            if low < 0 or high >= batch_size:
-                raise ValueError(
-                    f"Expected 'batch' to be between 0 and {batch_size - 1}, 'batch_size' - 1 "
-                    f"(got {int(low) if low < 0 else int(high)})"
-                )
-        edge_index = as_edges(edge_index, x.size(0))
-        check_edge_index(edge_index, x.size(0))
+        edge_index, batch, batch_size = check_graphs(
+            x, edge_index, batch, batch_size, self.in_channels
+        )
+        check_static(static, batch_size, self.static_channels)
         edge_index = self.connect(edge_index, batch, batch_size)
         z = self.readout(self.encode(x, edge_index), batch, batch_size)  # [num_graphs, hidden]
 
         if self.lin_static is not None:
-            if static is None or static.shape != (batch_size, self.static_channels):
-                raise ValueError(
-                    f"Expected 'static' to have shape [{batch_size}, {self.static_channels}], the "
-                    "code of the graph features of each graph "
-                    f"(got {None if static is None else list(static.shape)})"
-                )
             s = dropout(self.lin_static(static), self.dropout, self.training).relu()
             z = torch.cat([z, s], dim=-1)
-        elif static is not None:
-            raise ValueError(
-                "Expected 'static' to be None, since the model was built with 'static_channels=0' "
-                f"(got shape {list(static.shape)})"
-            )
         return self.head(z)
+
+
+def both_directions(edge_index: Tensor) -> Tensor:
+    r"""Returns the edges and after them the reversed ones, :math:`(2, 2 |\mathcal{E}|)`."""
+    source, target = edge_index[0], edge_index[1]
+    return torch.stack([torch.cat([source, target]), torch.cat([target, source])])
+
+
+def check_graphs(
+    x: Tensor,
+    edge_index: Adj,
+    batch: Tensor | None,
+    batch_size: int | None,
+    in_channels: int,
+) -> tuple[Tensor, Tensor, int]:
+    r"""Checks the graphs that a model is given, and fills in what was not.
+
+    Args:
+        x (torch.Tensor): The node codes :math:`(|\mathcal{V}|, F_{in})`.
+        edge_index (torch.Tensor): The edges :math:`(2, |\mathcal{E}|)`.
+        batch (torch.Tensor, optional): The graph of each node.
+        batch_size (int, optional): The number of graphs.
+        in_channels (int): What :math:`F_{in}` has to be.
+
+    Returns:
+        tuple: Edges, batch and batch size.
+
+    Raises:
+        ValueError: If one does not fit; the message says which and how.
+    """
+    check_node_features(x, in_channels)
+    if batch is None:
+        batch, batch_size = x.new_zeros(x.size(0), dtype=torch.long), 1
+    elif batch_size is None:
+        batch_size = int(batch.max()) + 1 if batch.numel() > 0 else 0
+    if batch.shape != x.shape[:1]:
+        raise ValueError(
+            f"Expected 'batch' to have shape [{x.size(0)}], the graph of each row of 'x' "
+            f"(got {list(batch.shape)})"
+        )
+    if batch.dtype != torch.long:
+        raise ValueError(
+            f"Expected 'batch' to hold graph numbers of type torch.long (got {batch.dtype})"
+        )
+    if not torch.compiler.is_compiling() and batch.device.type == "cpu" and batch.numel() > 0:
+        low, high = torch.aminmax(batch)
+        if low < 0 or high >= batch_size:
+            raise ValueError(
+                f"Expected 'batch' to be between 0 and {batch_size - 1}, 'batch_size' - 1 "
+                f"(got {int(low) if low < 0 else int(high)})"
+            )
+    edge_index = as_edges(edge_index, x.size(0))
+    check_edge_index(edge_index, x.size(0))
+    return edge_index, batch, batch_size
+
+
+def check_static(static: Tensor | None, batch_size: int, static_channels: int) -> None:
+    """Raises a :class:`ValueError` unless the codes of graph features are as the model needs."""
+    if static_channels > 0 and (static is None or static.shape != (batch_size, static_channels)):
+        raise ValueError(
+            f"Expected 'static' to have shape [{batch_size}, {static_channels}], the code of the "
+            f"graph features of each graph (got {None if static is None else list(static.shape)})"
+        )
+    if static_channels == 0 and static is not None:
+        raise ValueError(
+            "Expected 'static' to be None, since the model was built with 'static_channels=0' "
+            f"(got shape {list(static.shape)})"
+        )
