@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from narformer_pyg.nn.dropout import relu_dropout
+from narformer_pyg.nn.linear import linear
 
 
 class PositiveRegressionHead(torch.nn.Module):
@@ -48,5 +49,5 @@ class PositiveRegressionHead(torch.nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         r"""Maps graph states to positive predictions."""
         for lin in (self.lin_1, self.lin_2):
-            x = relu_dropout(lin(x), self.dropout, self.training)
-        return F.softplus(-self.lin_3(x))
+            x = relu_dropout(linear(x, lin), self.dropout, self.training)
+        return F.softplus(-linear(x, self.lin_3))

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from narformer_pyg.nn.linear import linear
+
 
 def segment_sum(x: Tensor, batch: Tensor, num_graphs: int) -> Tensor:
     r"""Sums node states :math:`(|V|, F)` over the nodes of each graph, to :math:`(|G|, F)`.
@@ -88,7 +90,8 @@ class FusionReadout(torch.nn.Module):
     def forward(self, states: Sequence[Tensor], batch: Tensor, num_graphs: int) -> Tensor:
         r"""Reduces node states to graph states."""
         means = torch.stack([segment_mean(state, batch, num_graphs) for state in states], dim=1)
-        weights = self.lin_2(self.lin_1(means.flatten(1)).relu()).sigmoid()
+        hidden = linear(means.flatten(1), self.lin_1).relu()
+        weights = linear(hidden, self.lin_2).sigmoid()
         # means: [num_graphs, num_blocks, channels], weights: [num_graphs, num_blocks]
         return (weights.unsqueeze(-1) * means).sum(dim=1)
 

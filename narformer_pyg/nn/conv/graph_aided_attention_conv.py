@@ -16,7 +16,6 @@ from torch_geometric.utils import scatter
 
 from narformer_pyg._checks import check_integer
 from narformer_pyg.nn.conv.checks import as_edges, check_edge_index, check_node_features
-from narformer_pyg.nn.dropout import has_hooks
 from narformer_pyg.nn.functional import (
     EPSILON,
     SortedEdges,
@@ -24,6 +23,7 @@ from narformer_pyg.nn.functional import (
     is_fusable,
     normalize_rows,
 )
+from narformer_pyg.nn.linear import linear
 
 
 class GraphAidedAttentionConv(MessagePassing):
@@ -150,7 +150,7 @@ class GraphAidedAttentionConv(MessagePassing):
 
         if self.lin_d is not None:
             x = self._gate(edge_index, x) * x
-        query = self.lin_qk(x)  # [num_nodes, in_channels]
+        query = linear(x, self.lin_qk)  # [num_nodes, in_channels]
         if self.sigmoid:
             query = query.sigmoid()
 
@@ -167,12 +167,9 @@ class GraphAidedAttentionConv(MessagePassing):
             # propagate_type: (x: Tensor, query: Tensor, alpha: OptTensor)
             out = self.propagate(edge_index, x=x, query=query, alpha=alpha)
         # out: [num_nodes, in_channels]
-        out = self.lin_l(out)
+        out = linear(out, self.lin_l)
         if self.lin_r is not None:
-            if fused and self._adds_in_place(x):
-                out = out.addmm_(x, self.lin_r.weight.t())
-            else:
-                out = out + self.lin_r(x)
+            out = linear(x, self.lin_r, add_to=out)
         if self.normalize:
             out = normalize_rows(out) if fused else F.normalize(out, p=2.0, dim=-1)
 
@@ -220,13 +217,6 @@ class GraphAidedAttentionConv(MessagePassing):
         )
         watched = self.explain or any(hooks)
         return self.fuse and not own_messages and not watched and is_fusable(x)
-
-    def _adds_in_place(self, x: Tensor) -> bool:
-        """Whether nothing needs the two projections before they are added up."""
-        parts = (self.lin_l, self.lin_r)
-        return not torch.is_autocast_enabled(x.device.type) and all(
-            part is not None and type(part) is Linear and not has_hooks(part) for part in parts
-        )
 
     def _is_propagation_watched(self) -> bool:
         return bool(
