@@ -110,26 +110,31 @@ class FrozenNARFormerV2(torch.nn.Module):
             edge_index = both_directions(edge_index)
         edges = _Edges(edge_index, x.size(0))
 
-        # Autocast would convert what is arranged here on purpose.
-        with torch.autocast("cpu", enabled=False):
-            x = x.float()
-            states = []
-            for block in self._blocks:
-                x = block(x, edges)
-                states.append(x)
-            if self._fusion is not None:
-                means = _means(states, batch, batch_size)
-                # means: [num_graphs, num_blocks, channels]
-                hidden = self._fusion[0](means.flatten(1)).relu_()
-                weights = self._fusion[1](hidden).float().sigmoid_()  # [num_graphs, num_blocks]
-                z = (weights.unsqueeze(-1) * means).sum(dim=1)
-            else:
-                z = self._reduce(states[-1], batch, batch_size)
-            if self._lin_static is not None and static is not None:
-                z = torch.cat([z, self._lin_static(static).float().relu_()], dim=-1)
-            for lin in self._hidden:
-                z = lin(z).relu_()
-            return torch.nn.functional.softplus(self._last(z).neg_())
+        if torch.is_autocast_enabled("cpu"):  # would convert what is arranged here on purpose
+            with torch.autocast("cpu", enabled=False):
+                return self._predict(x, edges, batch, static, batch_size)
+        return self._predict(x, edges, batch, static, batch_size)
+
+    def _predict(
+        self, x: Tensor, edges: _Edges, batch: Tensor, static: Tensor | None, batch_size: int
+    ) -> Tensor:
+        x = x.float()
+        states = []
+        for block in self._blocks:
+            x = block(x, edges)
+            states.append(x)
+        if self._fusion is not None:
+            means = _means(states, batch, batch_size)  # [num_graphs, num_blocks, channels]
+            hidden = self._fusion[0](means.flatten(1)).relu_()
+            weights = self._fusion[1](hidden).float().sigmoid_()  # [num_graphs, num_blocks]
+            z = (weights.unsqueeze(-1) * means).sum(dim=1)
+        else:
+            z = self._reduce(states[-1], batch, batch_size)
+        if self._lin_static is not None and static is not None:
+            z = torch.cat([z, self._lin_static(static).float().relu_()], dim=-1)
+        for lin in self._hidden:
+            z = lin(z).relu_()
+        return torch.nn.functional.softplus(self._last(z).neg_())
 
     def train(self, mode: bool = True) -> FrozenNARFormerV2:
         r"""Stays in evaluation.
@@ -257,10 +262,10 @@ class _Block:
             self.gates = self._gate(torch.arange(_NUM_GATES))
         norm = block.attention_norm
         self.attention_norm = None if norm is None else _LayerNorm(norm)
-        self.ffn = None
-        if block.norm is not None and block.ffn is not None:
-            self.norm, self.ffn = _LayerNorm(block.norm), block.ffn
-            ffn = block.ffn
+        ffn = block.ffn
+        self.has_ffn = ffn is not None and block.norm is not None
+        if ffn is not None and block.norm is not None:
+            self.norm = _LayerNorm(block.norm)
             self.num_groups = ffn.num_groups
             self.num_rows = max(CACHED_ELEMENTS // ffn.lin_1.out_channels, 1)
             self.maps = [
@@ -282,7 +287,7 @@ class _Block:
         elif self.normalize:
             x.div_(torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_(min=1e-12))
         x.relu_()
-        if self.ffn is None:
+        if not self.has_ffn:
             return x
         # Node states are read for the last time by the part that they belong to.
         for part in x.split(self.num_rows) if x.size(0) > self.num_rows else (x,):

@@ -167,24 +167,8 @@ def check_graphs(
     check_node_features(x, in_channels)
     if batch is None:
         batch, batch_size = x.new_zeros(x.size(0), dtype=torch.long), 1
-    elif batch_size is None:
-        batch_size = int(batch.max()) + 1 if batch.numel() > 0 else 0
-    if batch.shape != x.shape[:1]:
-        raise ValueError(
-            f"Expected 'batch' to have shape [{x.size(0)}], the graph of each row of 'x' "
-            f"(got {list(batch.shape)})"
-        )
-    if batch.dtype != torch.long:
-        raise ValueError(
-            f"Expected 'batch' to hold graph numbers of type torch.long (got {batch.dtype})"
-        )
-    if not torch.compiler.is_compiling() and batch.device.type == "cpu" and batch.numel() > 0:
-        low, high = torch.aminmax(batch)
-        if low < 0 or high >= batch_size:
-            raise ValueError(
-                f"Expected 'batch' to be between 0 and {batch_size - 1}, 'batch_size' - 1 "
-                f"(got {int(low) if low < 0 else int(high)})"
-            )
+    else:
+        batch_size = _check_batch(batch, batch_size, x.size(0))
     edge_index = as_edges(edge_index, x.size(0))
     check_edge_index(edge_index, x.size(0))
     return edge_index, batch, batch_size
@@ -202,3 +186,26 @@ def check_static(static: Tensor | None, batch_size: int, static_channels: int) -
             "Expected 'static' to be None, since the model was built with 'static_channels=0' "
             f"(got shape {list(static.shape)})"
         )
+
+
+def _check_batch(batch: Tensor, batch_size: int | None, num_nodes: int) -> int:
+    """Returns the number of graphs."""
+    if batch.shape != (num_nodes,):
+        raise ValueError(
+            f"Expected 'batch' to have shape [{num_nodes}], the graph of each row of 'x' "
+            f"(got {list(batch.shape)})"
+        )
+    if batch.dtype != torch.long:
+        raise ValueError(
+            f"Expected 'batch' to hold graph numbers of type torch.long (got {batch.dtype})"
+        )
+    if batch_size is None:
+        batch_size = int(batch.max()) + 1 if batch.numel() > 0 else 0
+    if not torch.compiler.is_compiling() and batch.device.type == "cpu" and batch.numel() > 0:
+        low, high = torch.aminmax(batch)
+        if low < 0 or high >= batch_size:
+            raise ValueError(
+                f"Expected 'batch' to be between 0 and {batch_size - 1}, 'batch_size' - 1 "
+                f"(got {int(low) if low < 0 else int(high)})"
+            )
+    return batch_size
