@@ -11,6 +11,7 @@ from torch.nn import LayerNorm
 
 from narformer_pyg.nn.dropout import zeroed_positions
 from narformer_pyg.nn.grouped_linear import GroupedLinear, split_groups
+from narformer_pyg.nn.products import OneDNNProducts
 
 _layer_norm = torch.native_layer_norm
 _layer_norm_backward = torch.ops.aten.native_layer_norm_backward
@@ -62,6 +63,10 @@ def fused_feed_forward(
     return _FusedFeedForward.apply(x, *learned, settings)
 
 
+def _products(x: Tensor, weights: Tensor, num_rows: int) -> OneDNNProducts:
+    return OneDNNProducts(x, min(num_rows, x.size(0)) * weights.numel())
+
+
 def _activate(
     hidden: Tensor, scale: Tensor, shift: Tensor, eps: float, zeroed: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -96,15 +101,18 @@ class _FusedFeedForward(torch.autograd.Function):
         scale_1, shift_1, scale_2, shift_2 = (
             p * keep for p in (scale_1, shift_1, scale_2, shift_2)
         )
+        products = _products(x, weights_1, num_rows)
         saved: list[Tensor | None] = []
         for rows, out_rows in zip(x.split(num_rows), out.split(num_rows), strict=True):
-            hidden = torch.baddbmm(bias_1, split_groups(rows, num_groups), weights_1)
+            with products:
+                hidden = torch.baddbmm(bias_1, split_groups(rows, num_groups), weights_1)
             zeroed_1 = zeroed_2 = None
             if dropout > 0.0:
                 zeroed_1 = zeroed_positions(hidden.numel(), dropout)
                 zeroed_2 = zeroed_positions(rows.numel(), dropout)
             active, _, _ = _activate(hidden, scale_1, shift_1, eps_1, zeroed_1)
-            mapped = torch.baddbmm(bias_2, active, weights_2)
+            with products:
+                mapped = torch.baddbmm(bias_2, active, weights_2)
             part, mean, rstd = _layer_norm(mapped, scale_2.shape, scale_2, shift_2, eps_2)
             if zeroed_2 is not None:
                 part.view(-1).index_fill_(0, zeroed_2, 0.0)
@@ -125,6 +133,7 @@ class _FusedFeedForward(torch.autograd.Function):
         grad_weights_1, grad_weights_2 = torch.zeros_like(weights_1), torch.zeros_like(weights_2)
         grad_bias_1 = weights_1.new_zeros(num_groups, 1, weights_1.size(2))
         grad_bias_2 = weights_2.new_zeros(num_groups, 1, weights_2.size(2))
+        products = _products(x, weights_1, num_rows)
         grad_norms = [torch.zeros_like(p) for p in (scale_1, shift_1, scale_2, scale_2)]
         parts = zip(x.split(num_rows), grad.split(num_rows), grad_x.split(num_rows), strict=True)
         for i, (rows, grad_rows, grad_x_rows) in enumerate(parts):
@@ -137,17 +146,20 @@ class _FusedFeedForward(torch.autograd.Function):
                 outer, mapped, scale_2.shape, mean, rstd, scale_2, scale_2, [True] * 3
             )
             active, mean, rstd = _activate(hidden, scale_1, shift_1, eps_1, zeroed_1)
-            grad_weights_2.baddbmm_(active.transpose(1, 2), outer)
+            with products:
+                grad_weights_2.baddbmm_(active.transpose(1, 2), outer)
+                inner = torch.bmm(outer, weights_2.transpose(1, 2))
             grad_bias_2 += outer.sum(1, keepdim=True)
-
-            inner = torch.bmm(outer, weights_2.transpose(1, 2))
             torch.ops.aten.threshold_backward.grad_input(inner, active, 0.0, grad_input=inner)
             inner, *norm_1 = _layer_norm_backward(
                 inner, hidden, scale_1.shape, mean, rstd, scale_1, shift_1, [True] * 3
             )
-            grad_weights_1.baddbmm_(split_groups(rows, num_groups).transpose(1, 2), inner)
+            groups = split_groups(rows, num_groups).contiguous()
+            with products:
+                grad_weights_1.baddbmm_(groups.transpose(1, 2), inner)
+                groups = torch.bmm(inner, weights_1.transpose(1, 2))
             grad_bias_1 += inner.sum(1, keepdim=True)
-            split_groups(grad_x_rows, num_groups).copy_(torch.bmm(inner, weights_1.transpose(1, 2)))
+            split_groups(grad_x_rows, num_groups).copy_(groups)
             for total, part in zip(grad_norms, norm_1 + norm_2, strict=True):
                 total.add_(part, alpha=keep)
         return (

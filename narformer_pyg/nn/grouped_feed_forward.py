@@ -10,6 +10,7 @@ from narformer_pyg.nn.dropout import MAX_SPARSE_P, has_hooks, norm_dropout
 from narformer_pyg.nn.functional import is_traced
 from narformer_pyg.nn.fused_feed_forward import fused_feed_forward
 from narformer_pyg.nn.grouped_linear import GroupedLinear, merge_groups, split_groups
+from narformer_pyg.nn.products import OneDNNProducts
 
 #: Of the hidden features of a part: 2 MB in single precision.
 CACHED_ELEMENTS = 1 << 19
@@ -80,7 +81,8 @@ class GroupedFeedForward(torch.nn.Module):
                 )
                 return out.view(x.shape)
             return merge_groups(self._forward_groups(rows)).view(x.shape)
-        parts = [merge_groups(self._forward_groups(part)) for part in rows.split(num_rows)]
+        with OneDNNProducts(rows, min(num_rows, rows.size(0)) * self.lin_1.weights.numel()):
+            parts = [merge_groups(self._forward_groups(part)) for part in rows.split(num_rows)]
         return (parts[0] if len(parts) == 1 else torch.cat(parts)).view(x.shape)
 
     def _is_fused(self, x: Tensor) -> bool:

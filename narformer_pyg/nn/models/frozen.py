@@ -14,7 +14,6 @@ from narformer_pyg.nn.conv import GraphAidedAttentionConv
 from narformer_pyg.nn.functional import EPSILON, SortedEdges, graph_aided_attention
 from narformer_pyg.nn.grouped_feed_forward import CACHED_ELEMENTS, GroupedFeedForward
 from narformer_pyg.nn.grouped_linear import split_groups
-from narformer_pyg.nn.linear import has_onednn_products
 from narformer_pyg.nn.models.graph_regressor import both_directions, check_graphs, check_static
 from narformer_pyg.nn.models.narformer_v2 import NARFormerV2
 from narformer_pyg.nn.readout import FusionReadout, segment_mean, segment_sum
@@ -212,7 +211,7 @@ class _Linear:
 
 def _packs(dtype: torch.dtype) -> bool:
     """Whether oneDNN takes packed weights of this type here."""
-    if not has_onednn_products():
+    if not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")):
         return False
     return dtype == torch.float32 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from narformer_pyg.nn import GroupedFeedForward
+from narformer_pyg.nn import products as products_module
+from narformer_pyg.nn.products import OneDNNProducts, is_exact
+
+LARGE = 1 << 30
+needs_onednn = pytest.mark.skipif(not is_exact(), reason="needs exact products of oneDNN")
+
+
+def setting() -> Any:
+    return torch.backends.mkldnn.matmul.fp32_precision
+
+
+@pytest.fixture
+def fresh_probe() -> Iterator[None]:
+    is_exact.cache_clear()
+    yield
+    is_exact.cache_clear()
+
+
+@needs_onednn
+class TestContext:
+    def test_holds_for_its_body(self) -> None:
+        before = setting()
+        context = OneDNNProducts(torch.empty(1), LARGE)
+        for _ in range(2):  # serves several times
+            with context:
+                assert setting() == "bf16"
+            assert setting() == before
+        with pytest.raises(KeyError), context:
+            raise KeyError
+        assert setting() == before
+
+    def test_leaves_other_cases_alone(self) -> None:
+        x = torch.empty(1)
+        for like, size in ((x, 1000), (x.double(), LARGE), (x.bfloat16(), LARGE)):
+            with OneDNNProducts(like, size):
+                assert setting() == "none"
+        with OneDNNProducts(torch.empty(1, device="meta"), LARGE):
+            assert setting() == "none"
+
+    def test_respects_what_is_set(self) -> None:
+        try:
+            torch.backends.mkldnn.matmul.fp32_precision = "ieee"
+            with OneDNNProducts(torch.empty(1), LARGE):
+                assert setting() == "ieee"
+            assert setting() == "ieee"
+        finally:
+            torch.backends.mkldnn.matmul.fp32_precision = "none"
+
+    def test_inner_context_does_not_end_the_outer_one(self) -> None:
+        with OneDNNProducts(torch.empty(1), LARGE):
+            with OneDNNProducts(torch.empty(1), LARGE):
+                pass
+            assert setting() == "bf16"
+        assert setting() == "none"
+
+    def test_keeps_single_precision(self) -> None:
+        torch.manual_seed(0)
+        left, right = torch.randn(8, 96, 256), torch.randn(8, 256, 64)
+        exact = left.double() @ right.double()
+        with OneDNNProducts(left, LARGE):
+            for product in (torch.bmm(left, right), torch.stack([a @ b for a, b in zip(left, right, strict=True)])):  # fmt: skip
+                torch.testing.assert_close(product.double(), exact, atol=1e-4, rtol=1e-5)
+
+    def test_feed_forward_network_of_a_size_that_it_serves(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        torch.manual_seed(0)
+        ffn = GroupedFeedForward(256, dropout=0.0)
+        x = torch.randn(96, 256, requires_grad=True)
+        weight = torch.randn(96, 256)
+        inputs = [x, *ffn.parameters()]
+        seen = []
+        baddbmm = torch.baddbmm
+
+        def spy(*args: Any) -> Tensor:
+            seen.append(setting())
+            return baddbmm(*args)
+
+        monkeypatch.setattr(torch, "baddbmm", spy)
+        out = ffn(x)
+        assert seen == ["bf16", "bf16"]
+        grads = torch.autograd.grad(out, inputs, weight)
+        monkeypatch.setattr(products_module, "is_exact", lambda: False)
+        expected = ffn(x)
+        assert seen[2:] == ["none", "none"]
+        torch.testing.assert_close(out, expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            grads, torch.autograd.grad(expected, inputs, weight), atol=2e-4, rtol=1e-4
+        )
+
+
+@needs_onednn
+@pytest.mark.usefixtures("fresh_probe")
+class TestProbe:
+    def test_does_not_depend_on_autocast(self) -> None:
+        with torch.autocast("cpu", torch.bfloat16):
+            assert is_exact()
+        assert setting() == "none"
+
+    def test_finds_rounded_products(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        bmm = torch.bmm
+
+        def rounded(left: Tensor, right: Tensor) -> Tensor:
+            if left.dtype == torch.float32 and setting() == "bf16":
+                left, right = left.bfloat16().float(), right.bfloat16().float()
+            return bmm(left, right)
+
+        monkeypatch.setattr(torch, "bmm", rounded)
+        assert not is_exact()
+        with OneDNNProducts(torch.empty(1), LARGE):
+            assert setting() == "none"
+
+    def test_without_onednn(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+        assert not is_exact()
+
+    def test_before_there_was_a_setting(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(products_module, "_settings", lambda: None)
+        assert not is_exact()
+        with OneDNNProducts(torch.empty(1), LARGE):
+            pass
