@@ -10,10 +10,14 @@ model of networks (2 blocks, sum readout, graph features). What is timed, in tur
   there beforehand;
 - "float32" and "bf16": this package, the latter under autocast;
 - "frozen float32" and "frozen bf16": inference of its frozen copies;
+- "compiled float32": the same by ``torch.compile``, with dynamic shapes (`--compile`);
 - "gemm float32" and "gemm bf16": only the matrix products with weights of one pass, into memory
-  that is there beforehand, with the three projections of a layer as one product. No implementation
-  that computes with these products can be faster; the share of this limit says what is left. Frozen
-  copies compute with others, of packed weights.
+  that is there beforehand, with the three projections of a layer as one product, as PyTorch
+  multiplies by default: in single precision by MKL. "onednn float32": the same by oneDNN, where
+  this package multiplies by it (``OneDNNProducts``). No implementation that computes with these
+  products can be faster; the share of this limit says what is left. Frozen copies compute with
+  others, of packed weights;
+- "edges": both directions of the edges, sorted, with pointers, which a step makes once.
 
 A training step is forward, relative squared error, backward and a fused AdamW step. The activation
 memory of a case is what its forward pass leaves for the backward pass, parameters not counted;
@@ -37,7 +41,10 @@ from torch_geometric.data import Batch, Data
 from narformer_pyg.datasets import NASBench201
 from narformer_pyg.loader import DeviceLoader
 from narformer_pyg.nn import CellTokenEncoder, GroupedFeedForward, RelativeMSELoss
+from narformer_pyg.nn.functional import SortedEdges
 from narformer_pyg.nn.models import FrozenNARFormerV2, NARFormerV2
+from narformer_pyg.nn.models.graph_regressor import both_directions
+from narformer_pyg.nn.products import OneDNNProducts
 from narformer_pyg.training.memory import keep_freed_memory
 
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
@@ -65,6 +72,7 @@ def parse_args() -> argparse.Namespace:
         help="precisions of this package (both)",
     )
     parser.add_argument("--seed", type=int, default=1, help="seed of weights and networks (1)")
+    parser.add_argument("--compile", action="store_true", help="time torch.compile too")
     parser.add_argument(
         "--default_memory", action="store_true", help="give freed memory back as glibc does"
     )
@@ -221,6 +229,11 @@ class MatrixProducts:
             for product in self._products:
                 product()
 
+    def by_onednn(self) -> None:
+        """Computes them in order, as this package multiplies where it can."""
+        with OneDNNProducts(torch.empty(0), self.flops):
+            self()
+
 
 # ---------------------------------------------------------------------------------- measurement
 
@@ -296,7 +309,9 @@ def activation_bytes(case: Case, dtype: torch.dtype, steps: bool = False) -> int
     return sum(held.values())
 
 
-def measure(case: Case, training: bool, precisions: list[str], repeats: int) -> dict[str, Any]:
+def measure(
+    case: Case, training: bool, precisions: list[str], repeats: int, compiles: bool
+) -> dict[str, Any]:
     """Times one case.
 
     Args:
@@ -304,6 +319,7 @@ def measure(case: Case, training: bool, precisions: list[str], repeats: int) -> 
         training: Whether training steps are timed, not inference.
         precisions: The precisions of this package.
         repeats: The measurements of each.
+        compiles: Whether ``torch.compile`` is timed too.
     """
     batch, static = case.batch, case.static
     graphs = split_graphs(batch.x, batch.edge_index, batch.batch, batch.num_graphs)
@@ -312,13 +328,14 @@ def measure(case: Case, training: bool, precisions: list[str], repeats: int) -> 
         model.train(training)
         return training_step(model, batch.y, predict) if training else inference(predict)
 
-    def ours(dtype: torch.dtype) -> Callable[[], object]:
+    def ours(dtype: torch.dtype, compiled: bool = False) -> Callable[[], object]:
         model = NARFormerV2(**case.model.config)
         model.load_state_dict(case.model.state_dict())
+        function = torch.compile(model, dynamic=True) if compiled else model
 
         def predict() -> Tensor:
             with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
-                return model(
+                return function(
                     batch.x, batch.edge_index, batch.batch, static, batch_size=batch.num_graphs
                 )
 
@@ -329,26 +346,42 @@ def measure(case: Case, training: bool, precisions: list[str], repeats: int) -> 
         return lambda: model(batch.x, batch.edge_index, batch.batch, static, batch.num_graphs)
 
     dense = DenseNARFormerV2(case.model)
-    limits = {
-        name: MatrixProducts(case.model, batch.num_nodes, batch.num_graphs, DTYPES[name], training)
-        for name in precisions
-    }
+    sizes = (case.model, batch.num_nodes, batch.num_graphs)
+    limits = {name: MatrixProducts(*sizes, DTYPES[name], training) for name in precisions}
+    onednn = limits.get("float32", MatrixProducts(*sizes, torch.float32, training)).by_onednn
+
+    def sorted_edges() -> Tensor | None:
+        edges = SortedEdges(both_directions(batch.edge_index), batch.num_nodes)
+        return edges.reverse[-1]
+
     functions = {
         "dense": timed(dense, lambda: dense(graphs, static)),
         **{name: ours(DTYPES[name]) for name in precisions},
+        **({"compiled float32": ours(torch.float32, compiled=True)} if compiles else {}),
         **{f"frozen {name}": frozen(FROZEN[name]) for name in precisions if not training},
         **{f"gemm {name}": limit for name, limit in limits.items()},
+        "onednn float32": onednn,
+        "edges": sorted_edges,
     }
     seconds = common.interleave(functions, repeats, warmup=2, min_seconds=0.02)
-    implementations = [name for name in functions if name != "dense" and "gemm" not in name]
+    implementations = [
+        name for name in functions if name.split()[0] not in ("dense", "gemm", "onednn", "edges")
+    ]
+    limit_of = {name: f"gemm {name.split()[-1]}" for name in implementations}
     return {
         "seconds": {name: common.summary(values) for name, values in seconds.items()},
         "times_as_fast_as_dense": {
             name: common.ratio(seconds["dense"], seconds[name]) for name in implementations
         },
         "share_of_gemm_limit": {
-            name: common.ratio(seconds[f"gemm {name.removeprefix('frozen ')}"], seconds[name])
+            name: common.ratio(seconds[limit_of[name]], seconds[name])
             for name in implementations
+            if limit_of[name] in seconds
+        },
+        "share_of_onednn_limit": {
+            name: common.ratio(seconds["onednn float32"], seconds[name])
+            for name in implementations
+            if name.endswith("float32")
         },
         "gemm_gflops": {
             name: common.summary([limit.flops / s / 1e9 for s in seconds[f"gemm {name}"]])
@@ -361,13 +394,15 @@ def rows(name: str, result: dict[str, Any]) -> list[list[str]]:
     """Returns the rows of the table for one case."""
     out = []
     for what, seconds in result["seconds"].items():
-        row = [name, what, common.format_spread(seconds, 1e3), "", ""]
+        row = [name, what, common.format_spread(seconds, 1e3), "", "", ""]
         if what in result["times_as_fast_as_dense"]:
-            share = result["share_of_gemm_limit"][what]
-            low, high = 100 * share["min"], 100 * share["max"]
             row[3] = common.format_ratio(result["times_as_fast_as_dense"][what])
-            row[4] = f"{100 * share['of_medians']:.0f} % [{low:.0f} .. {high:.0f}]"
-        elif what.startswith("gemm "):
+        for i, limit in ((4, "gemm"), (5, "onednn")):
+            if what in result[f"share_of_{limit}_limit"]:
+                share = result[f"share_of_{limit}_limit"][what]
+                low, high = 100 * share["min"], 100 * share["max"]
+                row[i] = f"{100 * share['of_medians']:.0f} % [{low:.0f} .. {high:.0f}]"
+        if what.startswith("gemm "):
             row[4] = f"{result['gemm_gflops'][what.removeprefix('gemm ')]['median']:.0f} GFLOP/s"
         out.append(row)
     return out
@@ -382,7 +417,7 @@ def main() -> None:
     cases = {f"cells_{n}": cells(n, args.hidden_channels) for n in args.num_cells}
     cases |= {f"networks_{n}": networks(n, args.hidden_channels) for n in args.num_networks}
     results: dict[str, Any] = {"settings": common.settings(args), "cases": {}}
-    table = [["case", "what", "ms", "against dense", "of the GEMM limit"]]
+    table = [["case", "what", "ms", "against dense", "of the GEMM limit", "of oneDNN's"]]
     for name, case in cases.items():
         results["cases"][name] = {
             "num_graphs": case.batch.num_graphs,
@@ -395,7 +430,7 @@ def main() -> None:
             },
         }
         for what, training in (("training", True), ("inference", False)):
-            result = measure(case, training, args.precisions, args.repeats)
+            result = measure(case, training, args.precisions, args.repeats, args.compile)
             results["cases"][name][what] = result
             table += rows(f"{name} {what}", result)
     print(common.format_table(table))

@@ -130,11 +130,9 @@ class _FusedFeedForward(torch.autograd.Function):
         num_groups = weights_1.size(0)
         keep = 1.0 / (1.0 - dropout)
         grad_x = torch.empty_like(x, memory_format=torch.contiguous_format)
-        grad_weights_1, grad_weights_2 = torch.zeros_like(weights_1), torch.zeros_like(weights_2)
-        grad_bias_1 = weights_1.new_zeros(num_groups, 1, weights_1.size(2))
-        grad_bias_2 = weights_2.new_zeros(num_groups, 1, weights_2.size(2))
+        grad_weights_1, grad_weights_2 = torch.empty_like(weights_1), torch.empty_like(weights_2)
+        others: list[Tensor] = []  # gradients of bias, scale and shift of both maps
         products = _products(x, weights_1, num_rows)
-        grad_norms = [torch.zeros_like(p) for p in (scale_1, shift_1, scale_2, scale_2)]
         parts = zip(x.split(num_rows), grad.split(num_rows), grad_x.split(num_rows), strict=True)
         for i, (rows, grad_rows, grad_x_rows) in enumerate(parts):
             hidden, mapped, mean, rstd, zeroed_1, zeroed_2 = saved[6 * i : 6 * i + 6]
@@ -147,24 +145,23 @@ class _FusedFeedForward(torch.autograd.Function):
             )
             active, mean, rstd = _activate(hidden, scale_1, shift_1, eps_1, zeroed_1)
             with products:
-                grad_weights_2.baddbmm_(active.transpose(1, 2), outer)
+                # With beta=0, what was in the memory before is not looked at.
+                grad_weights_2.baddbmm_(active.transpose(1, 2), outer, beta=min(i, 1))
                 inner = torch.bmm(outer, weights_2.transpose(1, 2))
-            grad_bias_2 += outer.sum(1, keepdim=True)
             torch.ops.aten.threshold_backward.grad_input(inner, active, 0.0, grad_input=inner)
             inner, *norm_1 = _layer_norm_backward(
                 inner, hidden, scale_1.shape, mean, rstd, scale_1, shift_1, [True] * 3
             )
             groups = split_groups(rows, num_groups).contiguous()
             with products:
-                grad_weights_1.baddbmm_(groups.transpose(1, 2), inner)
+                grad_weights_1.baddbmm_(groups.transpose(1, 2), inner, beta=min(i, 1))
                 groups = torch.bmm(inner, weights_1.transpose(1, 2))
-            grad_bias_1 += inner.sum(1, keepdim=True)
             split_groups(grad_x_rows, num_groups).copy_(groups)
-            for total, part in zip(grad_norms, norm_1 + norm_2, strict=True):
-                total.add_(part, alpha=keep)
-        return (
-            grad_x,
-            *(grad_weights_1, grad_bias_1, *grad_norms[:2]),
-            *(grad_weights_2, grad_bias_2, *grad_norms[2:]),
-            None,
-        )
+            part = [
+                *(inner.sum(1, keepdim=True), *norm_1),
+                *(outer.sum(1, keepdim=True), *norm_2),
+            ]
+            others = [a.add_(b) for a, b in zip(others, part, strict=True)] if others else part
+        for i in (1, 2, 4, 5):  # the scales and shifts of the norms
+            others[i].mul_(keep)
+        return (grad_x, grad_weights_1, *others[:3], grad_weights_2, *others[3:], None)

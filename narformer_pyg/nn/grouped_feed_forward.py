@@ -13,7 +13,7 @@ from narformer_pyg.nn.grouped_linear import GroupedLinear, merge_groups, split_g
 from narformer_pyg.nn.products import OneDNNProducts
 
 #: Of the hidden features of a part: 2 MB in single precision.
-CACHED_ELEMENTS = 1 << 19
+CACHED_ELEMENTS = 1 << 20
 
 
 class GroupedFeedForward(torch.nn.Module):

@@ -68,8 +68,10 @@ class TestContext:
         left, right = torch.randn(8, 96, 256), torch.randn(8, 256, 64)
         exact = left.double() @ right.double()
         with OneDNNProducts(left, LARGE):
-            for product in (torch.bmm(left, right), torch.stack([a @ b for a, b in zip(left, right, strict=True)])):  # fmt: skip
-                torch.testing.assert_close(product.double(), exact, atol=1e-4, rtol=1e-5)
+            batch = torch.bmm(left, right)
+            single = torch.stack([a @ b for a, b in zip(left, right, strict=True)])
+        for product in (batch, single):
+            torch.testing.assert_close(product.double(), exact, atol=1e-4, rtol=1e-5)
 
     def test_feed_forward_network_of_a_size_that_it_serves(
         self, monkeypatch: pytest.MonkeyPatch

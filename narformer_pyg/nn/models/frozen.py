@@ -16,6 +16,7 @@ from narformer_pyg.nn.grouped_feed_forward import CACHED_ELEMENTS, GroupedFeedFo
 from narformer_pyg.nn.grouped_linear import split_groups
 from narformer_pyg.nn.models.graph_regressor import both_directions, check_graphs, check_static
 from narformer_pyg.nn.models.narformer_v2 import NARFormerV2
+from narformer_pyg.nn.products import OneDNNProducts
 from narformer_pyg.nn.readout import FusionReadout, segment_mean, segment_sum
 
 #: The precisions that weights can be kept in, by the names of Lightning.
@@ -67,6 +68,10 @@ class FrozenNARFormerV2(torch.nn.Module):
         with torch.no_grad():
             blocks = [cast(NARFormerV2Block, block) for block in model.blocks]
             self._blocks = [_Block(block, dtype) for block in blocks]
+            ffn = blocks[0].ffn
+            # Rows and weights of a grouped product.
+            self._num_rows = 0 if ffn is None else max(CACHED_ELEMENTS // ffn.lin_1.out_channels, 1)
+            self._num_grouped = 0 if ffn is None else ffn.lin_1.weights.numel()
             readout = model.readout
             self._fusion = None
             if isinstance(readout, FusionReadout):
@@ -119,9 +124,10 @@ class FrozenNARFormerV2(torch.nn.Module):
     ) -> Tensor:
         x = x.float()
         states = []
-        for block in self._blocks:
-            x = block(x, edges)
-            states.append(x)
+        with OneDNNProducts(x, min(x.size(0), self._num_rows) * self._num_grouped):
+            for block in self._blocks:
+                x = block(x, edges)
+                states.append(x)
         if self._fusion is not None:
             means = _means(states, batch, batch_size)  # [num_graphs, num_blocks, channels]
             hidden = self._fusion[0](means.flatten(1)).relu_()
@@ -211,7 +217,9 @@ class _Linear:
 
 def _packs(dtype: torch.dtype) -> bool:
     """Whether oneDNN takes packed weights of this type here."""
-    if not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")):
+    if not torch.backends.mkldnn.is_available():
+        return False
+    if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         return False
     return dtype == torch.float32 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
@@ -260,15 +268,19 @@ class _Block:
             self.lin_d = (conv.lin_d.bias.clone(), conv.lin_d.weight.t().clone())
             self.gates = self._gate(torch.arange(_NUM_GATES))
         norm = block.attention_norm
-        self.attention_norm = None if norm is None else _LayerNorm(norm)
+        self.attention_norm = None if norm is None else _layer_norm_arguments(norm)
         ffn = block.ffn
         self.has_ffn = ffn is not None and block.norm is not None
         if ffn is not None and block.norm is not None:
-            self.norm = _LayerNorm(block.norm)
+            self.norm = _layer_norm_arguments(block.norm)
             self.num_groups = ffn.num_groups
             self.num_rows = max(CACHED_ELEMENTS // ffn.lin_1.out_channels, 1)
             self.maps = [
-                (lin.bias.to(dtype, copy=True), lin.weights.to(dtype, copy=True), _LayerNorm(norm))
+                (
+                    lin.bias.to(dtype, copy=True),
+                    lin.weights.to(dtype, copy=True),
+                    _layer_norm_arguments(norm),
+                )
                 for lin, norm in ((ffn.lin_1, ffn.norm_1), (ffn.lin_2, ffn.norm_2))
             ]
             scale = torch.ones(size_out) if block.layer_scale is None else block.layer_scale.clone()
@@ -282,7 +294,7 @@ class _Block:
     def __call__(self, x: Tensor, edges: _Edges) -> Tensor:
         x = self._attend(x, edges)
         if self.attention_norm is not None:
-            x = self.attention_norm(x)
+            x = _layer_norm(x, self.attention_norm)
         elif self.normalize:
             x.div_(torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_(min=1e-12))
         x.relu_()
@@ -290,11 +302,11 @@ class _Block:
             return x
         # Node states are read for the last time by the part that they belong to.
         for part in x.split(self.num_rows) if x.size(0) > self.num_rows else (x,):
-            hidden = split_groups(self.norm(part).to(self.dtype), self.num_groups)
+            hidden = split_groups(_layer_norm(part, self.norm).to(self.dtype), self.num_groups)
             bias, weights, norm = self.maps[0]
-            hidden = norm(torch.baddbmm(bias, hidden, weights)).relu_()
+            hidden = _layer_norm(torch.baddbmm(bias, hidden, weights), norm).relu_()
             bias, weights, norm = self.maps[1]
-            hidden = norm(torch.baddbmm(bias, hidden, weights)).float()
+            hidden = _layer_norm(torch.baddbmm(bias, hidden, weights), norm).float()
             split_groups(part, self.num_groups).addcmul_(self.scale, hidden)
         return x
 
@@ -319,14 +331,17 @@ class _Block:
         return torch.addmm(root.float(), score, value)
 
 
-class _LayerNorm:
-    """A layer norm over the last dimension; statistics are in single precision in any case."""
+#: The size that a layer norm is over, its scale and shift, and what it adds to the variance.
+_LayerNormArguments = tuple[torch.Size, Tensor, Tensor, float]
 
-    def __init__(self, norm: torch.nn.LayerNorm) -> None:
-        self.scale, self.shift, self.eps = norm.weight.clone(), norm.bias.clone(), norm.eps
 
-    def __call__(self, x: Tensor) -> Tensor:
-        return torch.native_layer_norm(x, self.scale.shape, self.scale, self.shift, self.eps)[0]
+def _layer_norm_arguments(norm: torch.nn.LayerNorm) -> _LayerNormArguments:
+    return norm.weight.shape, norm.weight.clone(), norm.bias.clone(), norm.eps
+
+
+def _layer_norm(x: Tensor, arguments: _LayerNormArguments) -> Tensor:
+    """Applies a layer norm over the last dimension, with statistics in single precision."""
+    return torch.native_layer_norm(x, *arguments)[0]
 
 
 def _means(states: list[Tensor], batch: Tensor, batch_size: int) -> Tensor:
