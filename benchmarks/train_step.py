@@ -17,7 +17,8 @@ model of networks (2 blocks, sum readout, graph features). What is timed, in tur
   this package multiplies by it (``OneDNNProducts``). No implementation that computes with these
   products can be faster; the share of this limit says what is left. Frozen copies compute with
   others, of packed weights;
-- "edges": both directions of the edges, sorted, with pointers, which a step makes once.
+- "sorted edges": a batch of the loader, and both directions of its edges sorted, with pointers;
+  "neighbors": a batch that has them already (``DeviceLoader(neighbors=True)``), as in ``fit``.
 
 A training step is forward, relative squared error, backward and a fused AdamW step. The activation
 memory of a case is what its forward pass leaves for the backward pass, parameters not counted;
@@ -36,7 +37,7 @@ import common
 import torch
 from dense import DenseNARFormerV2, split_graphs
 from torch import Tensor
-from torch_geometric.data import Batch, Data
+from torch_geometric.data import Batch, Data, InMemoryDataset
 
 from narformer_pyg.datasets import NASBench201
 from narformer_pyg.loader import DeviceLoader
@@ -90,11 +91,15 @@ class Case:
     Args:
         model: The model.
         batch: The graphs, with their node codes as ``x`` and their targets as ``y``.
+        graphs: The dataset that the batch is from.
+        index: Which of its graphs these are.
         static: The codes of the graph features.
     """
 
     model: NARFormerV2
     batch: Batch
+    graphs: InMemoryDataset | list[Data]
+    index: Tensor
     static: Tensor | None = None
 
 
@@ -102,10 +107,10 @@ def cells(num_graphs: int, hidden_channels: int) -> Case:
     """Returns the paper's model of cells, and cells of NAS-Bench-201."""
     encoder = CellTokenEncoder()
     dataset = NASBench201()
-    step = len(dataset) // num_graphs
-    batch = DeviceLoader(dataset).collate(torch.arange(num_graphs) * step)
+    index = torch.arange(num_graphs) * (len(dataset) // num_graphs)
+    batch = DeviceLoader(dataset).collate(index)
     batch.x, batch.y = encoder(batch), batch.y / 100.0
-    return Case(NARFormerV2(encoder.out_channels, hidden_channels), batch)
+    return Case(NARFormerV2(encoder.out_channels, hidden_channels), batch, dataset, index)
 
 
 def synthetic_network(num_nodes: int) -> Data:
@@ -124,7 +129,8 @@ def networks(num_graphs: int, hidden_channels: int) -> Case:
     """Returns the paper's model of networks, and networks of 60 to 200 nodes."""
     sizes = torch.linspace(60, 200, num_graphs).round().long().tolist()
     graphs = [synthetic_network(size) for size in sizes]
-    batch = DeviceLoader(graphs).collate(torch.arange(num_graphs))
+    index = torch.arange(num_graphs)
+    batch = DeviceLoader(graphs).collate(index)
     model = NARFormerV2(
         CODE_CHANNELS,
         hidden_channels,
@@ -132,7 +138,7 @@ def networks(num_graphs: int, hidden_channels: int) -> Case:
         readout="sum",
         static_channels=STATIC_CHANNELS,
     )
-    return Case(model, batch, torch.randn(num_graphs, STATIC_CHANNELS))
+    return Case(model, batch, graphs, index, torch.randn(num_graphs, STATIC_CHANNELS))
 
 
 # ------------------------------------------------------------------------------------- the limit
@@ -350,9 +356,16 @@ def measure(
     limits = {name: MatrixProducts(*sizes, DTYPES[name], training) for name in precisions}
     onednn = limits.get("float32", MatrixProducts(*sizes, torch.float32, training)).by_onednn
 
+    plain, with_lists = (DeviceLoader(case.graphs, neighbors=lists) for lists in (False, True))
+
     def sorted_edges() -> Tensor | None:
-        edges = SortedEdges(both_directions(batch.edge_index), batch.num_nodes)
-        return edges.reverse[-1]
+        batch = plain.collate(case.index)
+        return SortedEdges(both_directions(batch.edge_index), batch.num_nodes).reverse[-1]
+
+    def neighbors() -> Tensor | None:
+        batch = with_lists.collate(case.index)
+        lists = (batch.neighbor_index, batch.neighbor_ptr, batch.neighbor_reverse)
+        return SortedEdges.from_neighbors(*lists).reverse[-1]
 
     functions = {
         "dense": timed(dense, lambda: dense(graphs, static)),
@@ -361,11 +374,14 @@ def measure(
         **{f"frozen {name}": frozen(FROZEN[name]) for name in precisions if not training},
         **{f"gemm {name}": limit for name, limit in limits.items()},
         "onednn float32": onednn,
-        "edges": sorted_edges,
+        "sorted edges": sorted_edges,
+        "neighbors": neighbors,
     }
     seconds = common.interleave(functions, repeats, warmup=2, min_seconds=0.02)
     implementations = [
-        name for name in functions if name.split()[0] not in ("dense", "gemm", "onednn", "edges")
+        name
+        for name in functions
+        if name.split()[0] not in ("dense", "gemm", "onednn", "sorted", "neighbors")
     ]
     limit_of = {name: f"gemm {name.split()[-1]}" for name in implementations}
     return {

@@ -18,6 +18,7 @@ from torch_geometric.typing import SparseTensor, TensorFrame
 from torch_geometric.utils import cumsum
 
 from narformer_pyg.loader._layout import Cut, Layout
+from narformer_pyg.loader._neighbors import Neighbors
 
 
 @dataclass
@@ -61,14 +62,19 @@ class CollatedGraphs:
     Args:
         dataset (InMemoryDataset or sequence of Data): The graphs.
         device (torch.device, optional): Where the tensors shall be. By default, where they are.
+        neighbors (bool): Whether batches shall have lists of neighbors.
 
     Raises:
         TypeError: If :obj:`dataset` is of another type.
-        ValueError: If it is empty, has a transform or an attribute that cannot be cut.
+        ValueError: If it is empty, has a transform or an attribute that cannot be cut, or shall
+            have lists of neighbors but has no edges.
     """
 
     def __init__(
-        self, dataset: InMemoryDataset | Sequence[Data], device: torch.device | None
+        self,
+        dataset: InMemoryDataset | Sequence[Data],
+        device: torch.device | None,
+        neighbors: bool = False,
     ) -> None:
         data, slices, indices = _read(dataset)
         self._layouts: list[Layout] = []
@@ -98,6 +104,12 @@ class CollatedGraphs:
             device = next((value.device for value in values), torch.device("cpu"))
         self.device = device
 
+        self._neighbors: Neighbors | None = None
+        if neighbors and ("edge_index" not in keys or num_nodes is None):
+            raise ValueError(
+                "Expected the graphs of 'dataset' to have nodes and an 'edge_index', since "
+                f"'neighbors' is set (got {sorted(data.keys())})"
+            )
         for key in keys:
             value = data[key]
             if not isinstance(value, Tensor):
@@ -115,6 +127,8 @@ class CollatedGraphs:
             layout = self._layout(sizes)
             size = self._layouts[layout].size
             value = value.to(device).contiguous()
+            if neighbors and key == "edge_index" and num_nodes is not None:
+                self._neighbors = Neighbors(value, sizes, num_nodes[graphs])
             if size is not None:
                 value = value.unflatten(dim, (self.num_graphs, size))
             step = self._layout(inc) if inc is not None and inc.dim() == 1 else inc
@@ -133,6 +147,8 @@ class CollatedGraphs:
         self.device = device
         for attribute in self._tensors:
             attribute.value = attribute.value.to(device)
+        if self._neighbors is not None:
+            self._neighbors.to(device)
 
     def cut(self, index: Tensor) -> Batch:
         """Returns the batch of the graphs :obj:`index`, a tensor on the CPU that is in range."""
@@ -171,6 +187,8 @@ class CollatedGraphs:
                 store.num_nodes = nodes.total
             # Cuts are shared between batches, but a batch may be written to.
             store.batch, store.ptr = nodes.owner.clone(), nodes.ptr.clone()
+            if self._neighbors is not None:
+                store.update(self._neighbors.cut(index, nodes))
 
         batch._num_graphs = size
         batch._slice_dict, batch._inc_dict = slice_dict, inc_dict

@@ -56,6 +56,12 @@ class DeviceLoader:
             drawn from PyTorch's global generator. (default: :obj:`None`)
         stream (bool, optional): If set to :obj:`True`, the dataset stays where it is and only the
             batches are sent to :obj:`device`. (default: :obj:`False`)
+        neighbors (bool, optional): If set to :obj:`True`, batches also have the neighbors of every
+            node in either direction, sorted once for the dataset and not in every step:
+            :obj:`neighbor_index` :math:`(2 |\mathcal{E}|)`, :obj:`neighbor_ptr`
+            :math:`(|\mathcal{V}| + 1)` and :obj:`neighbor_reverse` :math:`(2 |\mathcal{E}|)`, see
+            :meth:`narformer_pyg.nn.functional.SortedEdges.from_neighbors`.
+            (default: :obj:`False`)
         **kwargs (optional): :obj:`num_workers`, :obj:`pin_memory` and their like, without effect,
             so that the loader can take the place of PyG's.
 
@@ -83,6 +89,7 @@ class DeviceLoader:
         generator: torch.Generator | None = None,
         seed: int | None = None,
         stream: bool = False,
+        neighbors: bool = False,
         **kwargs: Any,
     ) -> None:
         refused = kwargs.keys() - _WITHOUT_EFFECT
@@ -93,7 +100,7 @@ class DeviceLoader:
             )
         self.dataset = dataset
         target = None if device is None else torch.device(device)
-        self._graphs = CollatedGraphs(dataset, None if stream else target)
+        self._graphs = CollatedGraphs(dataset, None if stream else target, neighbors)
         #: Whether batches are sent to the device one by one.
         self.stream = stream
         self._target = self._graphs.device if target is None else target

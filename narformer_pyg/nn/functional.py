@@ -66,21 +66,56 @@ class SortedEdges:
     """
 
     def __init__(self, edge_index: Tensor, num_nodes: int) -> None:
-        self.edge_index = sort_edges(edge_index, num_nodes)
-        self.num_nodes = num_nodes
+        self._edge_index: EdgeIndex | None = sort_edges(edge_index, num_nodes)
         # The edges keep their pointers, which a later training step must be able to use.
         with torch.inference_mode(False):
-            (self.colptr, self.source), _ = self.edge_index.get_csc()
-        self.target = self.edge_index.as_tensor()[1]
+            (colptr, source), _ = self._edge_index.get_csc()
+        self._set(colptr, source, self._edge_index.as_tensor()[1])
+
+    def _set(self, colptr: Tensor, source: Tensor, target: Tensor) -> None:
+        self.colptr, self.source, self.target = colptr, source, target
+        self.num_nodes = colptr.numel() - 1
         self._reverse: tuple[Tensor, Tensor, Tensor | None] | None = None
         self._gates: dict[torch.dtype, tuple[Tensor, Tensor | None]] = {}
+
+    @classmethod
+    def from_neighbors(cls, index: Tensor, ptr: Tensor, reverse: Tensor) -> SortedEdges:
+        r"""Returns the edges of a graph with both directions of every edge, without a sort.
+
+        Nothing is checked. A :class:`~narformer_pyg.loader.DeviceLoader` with
+        :obj:`neighbors=True` makes such lists.
+
+        Args:
+            index (torch.Tensor): The neighbors of each node, one behind another,
+                :math:`(2 |\mathcal{E}|)`.
+            ptr (torch.Tensor): Where those of each node begin, :math:`(|\mathcal{V}| + 1)`.
+            reverse (torch.Tensor): For each edge the place of the reverse one,
+                :math:`(2 |\mathcal{E}|)`.
+        """
+        edges = cls.__new__(cls)
+        nodes = torch.arange(ptr.numel() - 1, device=ptr.device)
+        edges._edge_index = None
+        edges._set(ptr, index, nodes.repeat_interleave(ptr.diff(), output_size=index.numel()))
+        # The edges that leave a node are the reverse ones of those that arrive.
+        edges._reverse = (ptr, index, reverse)
+        return edges
+
+    @property
+    def edge_index(self) -> EdgeIndex:
+        """The edges, sorted by target."""
+        if self._edge_index is None:
+            size = (self.num_nodes, self.num_nodes)
+            edge_index = torch.stack([self.source, self.target])
+            self._edge_index = EdgeIndex(edge_index, sparse_size=size, sort_order="col")
+        return self._edge_index
 
     @property
     def reverse(self) -> tuple[Tensor, Tensor, Tensor | None]:
         """Pointers of the sources, targets, and the places of these edges; for gradients."""
         if self._reverse is None:
+            edge_index = self.edge_index
             with torch.inference_mode(False):
-                (rowptr, target), order = self.edge_index.get_csr()
+                (rowptr, target), order = edge_index.get_csr()
             self._reverse = (rowptr, target, order)
         return self._reverse
 

@@ -194,10 +194,11 @@ def fit(
     identity = _identity(predictor, labels, recipe, seed, precision)
     if num_processes > 1:
         identity["num_processes"] = num_processes
+    takes_neighbors = getattr(predictor.model, "takes_neighbors", False)
     module = PredictorModule(
         predictor,
         recipe,
-        _training_loader(train_set, recipe, seed, target_device),
+        _training_loader(train_set, recipe, seed, target_device, takes_neighbors),
         identity,
         select_best=select == "best",
     )
@@ -288,20 +289,21 @@ def check_labels(argument: str, graphs: Graphs, num_targets: int) -> Tensor:
 
 
 def _training_loader(
-    graphs: Graphs, recipe: Recipe, seed: int, device: torch.device
+    graphs: Graphs, recipe: Recipe, seed: int, device: torch.device, neighbors: bool
 ) -> DeviceLoader:
+    shared: dict[str, Any] = {"device": device, "neighbors": neighbors}
     if recipe.augmentation is None:
-        return DeviceLoader(graphs, recipe.batch_size, shuffle=True, device=device, seed=seed)
+        return DeviceLoader(graphs, recipe.batch_size, shuffle=True, seed=seed, **shared)
     originals = [graphs[i] for i in range(len(graphs))]
     if recipe.augmentation == "equivalent":
         variants = equivalent_graphs(originals)
         sizes = [len(graphs) for graphs in variants]
         drawing = VariantBatchSampler(sizes, recipe.batch_size, seed=seed)
-        return DeviceLoader(list(chain(*variants)), batch_sampler=drawing, device=device)
+        return DeviceLoader(list(chain(*variants)), batch_sampler=drawing, **shared)
     num_copies = recipe.num_copies if recipe.augmentation == "random" else 1
     copies = augment(originals, num_copies, mode=recipe.augmentation, seed=seed)
     sampler = PairedBatchSampler(len(originals), recipe.batch_size, num_copies, seed=seed)
-    return DeviceLoader(originals + copies, batch_sampler=sampler, device=device)
+    return DeviceLoader(originals + copies, batch_sampler=sampler, **shared)
 
 
 def _check_resume(resume: str | os.PathLike[str], identity: dict[str, Any]) -> str:

@@ -82,7 +82,7 @@ def test_train_step(tmp_path: Path) -> None:
         for what, more in (("training", set()), ("inference", frozen)):
             assert all(s["min"] > 0 for s in case[what]["seconds"].values())
             assert set(case[what]["times_as_fast_as_dense"]) == {"float32", "bf16", *more}
-            assert {"onednn float32", "edges"} < set(case[what]["seconds"])
+            assert {"onednn float32", "sorted edges", "neighbors"} < set(case[what]["seconds"])
 
 
 def test_layer(tmp_path: Path) -> None:

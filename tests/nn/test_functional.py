@@ -18,6 +18,7 @@ from narformer_pyg.nn.functional import (
     normalize_rows,
     sort_edges,
 )
+from narformer_pyg.nn.models.graph_regressor import both_directions
 
 pytestmark = pytest.mark.skipif(
     not is_fusable(torch.ones(1)), reason="this PyTorch has no sparse kernels for the CPU (MKL)"
@@ -115,6 +116,26 @@ class TestSortedEdges:
             torch.testing.assert_close(grads, torch.autograd.grad(expected, inputs, weight))
             _, (_, alpha) = conv(x, shared, return_attention_weights=True)
             assert alpha.shape == (30,)
+
+    def test_from_neighbors(self) -> None:
+        torch.manual_seed(0)
+        # Nodes 0 - 1, twice 1 - 2, a loop at 3; node 4 alone.
+        edge_index = torch.tensor([[0, 1, 2, 3], [1, 2, 1, 3]])
+        shared = SortedEdges.from_neighbors(
+            torch.tensor([1, 0, 2, 2, 1, 1, 3, 3]),
+            torch.tensor([0, 1, 4, 6, 8, 8]),
+            torch.tensor([1, 0, 4, 5, 2, 3, 7, 6]),
+        )
+        conv, x = GraphAidedAttentionConv(8, 8), torch.randn(5, 8, requires_grad=True)
+        both = both_directions(edge_index)
+        out, expected = conv(x, shared), conv(x, both)
+        torch.testing.assert_close(out, expected)
+        weight = torch.randn_like(out)
+        inputs = [x, *conv.parameters()]
+        grads = torch.autograd.grad(out, inputs, weight)
+        torch.testing.assert_close(grads, torch.autograd.grad(expected, inputs, weight))
+        assert shared.edge_index.validate().is_sorted_by_col
+        assert sorted(shared.edge_index.t().tolist()) == sorted(both.t().tolist())
 
     def test_edges_of_another_graph(self) -> None:
         conv = GraphAidedAttentionConv(8, 8)

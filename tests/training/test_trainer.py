@@ -17,8 +17,8 @@ from torch_geometric.data import Batch, Data
 from narformer_pyg.datasets import NASBench201
 from narformer_pyg.errors import CheckpointError
 from narformer_pyg.loader import DeviceLoader, PairedBatchSampler
-from narformer_pyg.nn import CellTokenEncoder
-from narformer_pyg.nn.models import ArchitecturePredictor, create_model
+from narformer_pyg.nn import CellTokenEncoder, functional
+from narformer_pyg.nn.models import ArchitecturePredictor, NARFormerV2, create_model
 from narformer_pyg.spaces.nasbench201_equivalence import cell_indices, function_indices
 from narformer_pyg.training import (
     PAPER,
@@ -147,6 +147,25 @@ def test_seed_decides_everything(train_set: NASBench201, recipe: Recipe) -> None
 
     _, other = run(train_set, recipe, seed=4)
     assert losses(other)[0] != losses(result)[0]
+
+
+@pytest.mark.parametrize("recipe", [NONE, FIRST], ids=["plain", "augmented"])
+def test_edges_are_not_sorted_in_every_step(
+    train_set: NASBench201, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected, _ = run(train_set, recipe)
+    monkeypatch.setattr(NARFormerV2, "takes_neighbors", False)
+    sorted_in_steps, _ = run(train_set, recipe)
+    for a, b in zip(expected.parameters(), sorted_in_steps.parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-3)
+    monkeypatch.undo()
+
+    def refuse(*args: Any) -> None:
+        raise AssertionError("sorted")
+
+    monkeypatch.setattr(functional, "sort_edges", refuse)
+    predictor, _ = run(train_set, recipe)
+    assert_equal_parameters(predictor, expected)
 
 
 def test_list_of_graphs_equals_the_dataset(train_set: NASBench201) -> None:

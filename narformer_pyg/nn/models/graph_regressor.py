@@ -11,6 +11,7 @@ from torch_geometric.typing import Adj
 from narformer_pyg._checks import check_integer
 from narformer_pyg.nn.conv.checks import as_edges, check_edge_index, check_node_features
 from narformer_pyg.nn.dropout import dropout
+from narformer_pyg.nn.functional import SortedEdges
 from narformer_pyg.nn.head import PositiveRegressionHead
 from narformer_pyg.nn.readout import create_readout
 
@@ -95,14 +96,19 @@ class GraphRegressor(torch.nn.Module):
             return both_directions(edge_index)
         return edge_index
 
-    def encode(self, x: Tensor, edge_index: Adj) -> list[Tensor]:
+    @property
+    def takes_neighbors(self) -> bool:
+        r"""Whether the model takes edges in both directions, sorted, in place of those given."""
+        return False
+
+    def encode(self, x: Tensor, edge_index: Adj | SortedEdges) -> list[Tensor]:
         r"""Returns the node states :math:`(|V|, F)` after every block."""
         raise NotImplementedError
 
     def forward(
         self,
         x: Tensor,
-        edge_index: Adj,
+        edge_index: Adj | SortedEdges,
         batch: Tensor | None = None,
         static: Tensor | None = None,
         batch_size: int | None = None,
@@ -111,8 +117,9 @@ class GraphRegressor(torch.nn.Module):
 
         Args:
             x (torch.Tensor): The node codes :math:`(|\mathcal{V}|, F_{in})`.
-            edge_index (torch.Tensor): The edges :math:`(2, |\mathcal{E}|)`, in the direction of
-                the data flow.
+            edge_index (torch.Tensor or SortedEdges): The edges :math:`(2, |\mathcal{E}|)`, in the
+                direction of the data flow; or, where :attr:`takes_neighbors` says so, both
+                directions of them in a :class:`~narformer_pyg.nn.functional.SortedEdges`.
             batch (torch.Tensor, optional): The graph :math:`(|\mathcal{V}|)` of each node; one
                 graph if not given. (default: :obj:`None`)
             static (torch.Tensor, optional): The code :math:`(|\mathcal{G}|, F_s)` of the graph
@@ -127,7 +134,13 @@ class GraphRegressor(torch.nn.Module):
             x, edge_index, batch, batch_size, self.in_channels
         )
         check_static(static, batch_size, self.static_channels)
-        edge_index = self.connect(edge_index, batch, batch_size)
+        if not isinstance(edge_index, SortedEdges):
+            edge_index = self.connect(edge_index, batch, batch_size)
+        elif not self.takes_neighbors:
+            raise ValueError(
+                "Expected 'edge_index' to be a tensor or a sparse tensor, since this model does "
+                "not take sorted edges (got SortedEdges)"
+            )
         z = self.readout(self.encode(x, edge_index), batch, batch_size)  # [num_graphs, hidden]
 
         if self.lin_static is not None:
@@ -144,16 +157,16 @@ def both_directions(edge_index: Tensor) -> Tensor:
 
 def check_graphs(
     x: Tensor,
-    edge_index: Adj,
+    edge_index: Adj | SortedEdges,
     batch: Tensor | None,
     batch_size: int | None,
     in_channels: int,
-) -> tuple[Tensor, Tensor, int]:
+) -> tuple[Tensor | SortedEdges, Tensor, int]:
     r"""Checks the graphs that a model is given, and fills in what was not.
 
     Args:
         x (torch.Tensor): The node codes :math:`(|\mathcal{V}|, F_{in})`.
-        edge_index (torch.Tensor): The edges :math:`(2, |\mathcal{E}|)`.
+        edge_index (torch.Tensor or SortedEdges): The edges :math:`(2, |\mathcal{E}|)`.
         batch (torch.Tensor, optional): The graph of each node.
         batch_size (int, optional): The number of graphs.
         in_channels (int): What :math:`F_{in}` has to be.
@@ -169,6 +182,13 @@ def check_graphs(
         batch, batch_size = x.new_zeros(x.size(0), dtype=torch.long), 1
     else:
         batch_size = _check_batch(batch, batch_size, x.size(0))
+    if isinstance(edge_index, SortedEdges):
+        if edge_index.num_nodes != x.size(0):
+            raise ValueError(
+                f"Expected 'edge_index' to be of {x.size(0)} nodes, one for each row of 'x' "
+                f"(got {edge_index.num_nodes})"
+            )
+        return edge_index, batch, batch_size
     edge_index = as_edges(edge_index, x.size(0))
     check_edge_index(edge_index, x.size(0))
     return edge_index, batch, batch_size

@@ -137,9 +137,15 @@ class NARFormerV2(GraphRegressor):
             return all_pairs(batch, batch_size)
         return super().connect(edge_index, batch, batch_size)
 
-    def encode(self, x: Tensor, edge_index: Adj) -> list[Tensor]:
+    @property
+    def takes_neighbors(self) -> bool:
+        r"""Whether the model takes edges in both directions, sorted, in place of those given."""
+        return self.undirected and self.attention == "linear"
+
+    def encode(self, x: Tensor, edge_index: Adj | SortedEdges) -> list[Tensor]:
         r"""Returns the node states :math:`(|V|, F)` after every block."""
-        if self.attention == "linear" and is_fusable(x):
+        fuses = self.attention == "linear" and is_fusable(x)
+        if fuses and not isinstance(edge_index, SortedEdges):
             edge_index = SortedEdges(edge_index, x.size(0))  # once for all blocks
         states = []
         for block in self.blocks:

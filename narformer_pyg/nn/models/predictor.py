@@ -20,6 +20,7 @@ from narformer_pyg.convert import to_data
 from narformer_pyg.errors import CheckpointError, ConversionError
 from narformer_pyg.loader import DeviceLoader
 from narformer_pyg.nn.encoders import CellTokenEncoder, OperatorTokenEncoder
+from narformer_pyg.nn.functional import SortedEdges
 from narformer_pyg.nn.models.checkpoint_file import read_checkpoint
 from narformer_pyg.nn.models.frozen import FrozenNARFormerV2
 from narformer_pyg.nn.models.graph_regressor import GraphRegressor
@@ -121,9 +122,14 @@ class ArchitecturePredictor(torch.nn.Module):
 
     def forward_scaled(self, data: Data) -> Tensor:
         r"""Predicts the targets divided by :obj:`scale`, which is what training compares."""
+        edges: Tensor | SortedEdges = data.edge_index
+        if "neighbor_ptr" in data and getattr(self.model, "takes_neighbors", False):
+            edges = SortedEdges.from_neighbors(
+                data.neighbor_index, data.neighbor_ptr, data.neighbor_reverse
+            )
         return self.model(
             self.token_encoder(data),
-            data.edge_index,
+            edges,
             batch=data.batch,
             static=self.token_encoder.encode_static(data),
             batch_size=data.num_graphs if isinstance(data, Batch) else 1,

@@ -15,7 +15,9 @@ from torch_geometric import EdgeIndex
 from torch_geometric.data import Batch, Data
 
 from narformer_pyg.errors import CheckpointError
+from narformer_pyg.nn.functional import SortedEdges
 from narformer_pyg.nn.models import NARFormerV2, create_model
+from narformer_pyg.nn.models.graph_regressor import both_directions
 from narformer_pyg.nn.models.narformer_v2 import all_pairs
 from narformer_pyg.testing import (
     assert_all_parameters_receive_gradients,
@@ -415,3 +417,22 @@ class TestReleasedCheckpoint:
     def test_missing_file(self, tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError):
             NARFormerV2.from_released_checkpoint(tmp_path / "absent.pt")
+
+
+def test_sorted_edges() -> None:
+    batch = Batch.from_data_list(make_graphs(6))
+    model = create("accuracy")
+    both = both_directions(batch.edge_index)
+    edges = SortedEdges(both, batch.num_nodes)
+    arguments = (batch.batch, None, batch.num_graphs)
+    expected = model(batch.x, batch.edge_index, *arguments)
+    torch.testing.assert_close(model(batch.x, edges, *arguments), expected)
+    with pytest.raises(ValueError, match=r"of 3 nodes.*got 20"):
+        model(batch.x[:3], edges)
+    for other in (
+        create("accuracy", undirected=False),
+        NARFormerV2(6, 16, 3, attention="softmax").double(),
+        create_model("gcn", 6, hidden_channels=16, num_blocks=2).double(),
+    ):
+        with pytest.raises(ValueError, match="does not take sorted edges"):
+            other(batch.x, edges, *arguments)

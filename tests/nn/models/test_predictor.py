@@ -13,6 +13,7 @@ from torch_geometric.data import Batch, Data
 from narformer_pyg.convert import from_nasbench201
 from narformer_pyg.datasets import FakeNAS, NASBench201
 from narformer_pyg.errors import CheckpointError, ConversionError
+from narformer_pyg.loader import DeviceLoader
 from narformer_pyg.nn import CellTokenEncoder, OperatorTokenEncoder
 from narformer_pyg.nn.models import ArchitecturePredictor, create_model
 from narformer_pyg.spaces import NASBench201Cell, equivalent_indices
@@ -28,6 +29,28 @@ def create(scale: Any = 1.0, seed: int = 0, **kwargs: Any) -> ArchitecturePredic
     encoder = CellTokenEncoder(7, 8, num_frequencies=4)
     model = create_model("narformer_v2", encoder.out_channels, hidden_channels=16, num_blocks=2)
     return ArchitecturePredictor(encoder, model, scale=scale, **kwargs).eval()
+
+
+def test_lists_of_neighbors() -> None:
+    graphs = list(FakeNAS(5))
+    (plain,) = DeviceLoader(graphs, batch_size=5)
+    (batch,) = DeviceLoader(graphs, batch_size=5, neighbors=True)
+    predictor = create()
+    out, expected = predictor(batch), predictor(plain)
+    torch.testing.assert_close(out, expected)
+    inputs = list(predictor.parameters())
+    grads = torch.autograd.grad(out.sum(), inputs)
+    torch.testing.assert_close(grads, torch.autograd.grad(expected.sum(), inputs))
+    # Those that cannot use them take the edges.
+    for kwargs in ({"attention": "softmax"}, {"undirected": False}):
+        torch.manual_seed(0)
+        encoder = predictor.token_encoder
+        model = create_model(
+            "narformer_v2", encoder.out_channels, hidden_channels=16, num_blocks=2, **kwargs
+        )
+        other = ArchitecturePredictor(encoder, model).eval()
+        assert torch.equal(other(batch), other(plain))
+    assert torch.equal(predictor.freeze()(batch), predictor.freeze()(plain))
 
 
 class TestPredict:
