@@ -12,7 +12,7 @@ from torch_geometric.typing import Adj
 
 from narformer_pyg._checks import check_integer
 from narformer_pyg.nn.conv import GraphAidedAttentionConv, SoftmaxAttentionConv
-from narformer_pyg.nn.dropout import norm_dropout, relu_dropout
+from narformer_pyg.nn.dropout import may_overwrite, norm_dropout, relu_dropout
 from narformer_pyg.nn.grouped_feed_forward import GroupedFeedForward
 
 #: Attentions between the nodes that edges connect, by name.
@@ -109,14 +109,19 @@ class NARFormerV2Block(torch.nn.Module):
         r"""Maps node features :math:`(|V|, F_{in})` to :math:`(|V|, F_{out})`."""
         h = self.conv(x, edge_index)
         if self.attention_norm is None:
-            h = relu_dropout(h, self.dropout, self.training)
+            is_own = type(self.conv) in ATTENTIONS.values() and may_overwrite(self.conv)
+            overwrites = is_own and not self.training
+            h = h.relu_() if overwrites else relu_dropout(h, self.dropout, self.training)
         else:
             h = norm_dropout(h, self.attention_norm, self.dropout, self.training, relu=True)
         if self.norm is None or self.ffn is None:
             return h
         if self.layer_scale is None:
             return h + self.ffn(self.norm(h))
-        return torch.addcmul(h, self.layer_scale, self.ffn(self.norm(h)))
+        out = self.ffn(self.norm(h))
+        if may_overwrite(self.norm) and h.dtype == out.dtype == self.layer_scale.dtype:
+            return h.addcmul_(self.layer_scale, out)
+        return torch.addcmul(h, self.layer_scale, out)
 
     def __repr__(self) -> str:
         return (

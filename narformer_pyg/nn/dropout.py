@@ -68,10 +68,17 @@ def norm_dropout(
     """
     if not training or p == 0.0 or not _is_sparse(x, p) or has_hooks(norm):
         x = norm(x)
-        return dropout(x.relu() if relu else x, p, training)
+        if relu:
+            x = x.relu_() if may_overwrite(norm) else x.relu()
+        return dropout(x, p, training)
     scale = 1.0 / (1.0 - p)
     x = F.layer_norm(x, norm.normalized_shape, norm.weight * scale, norm.bias * scale, norm.eps)
     return (_ZeroReLU if relu else _Zero).apply(x, zeroed_positions(x.numel(), p))
+
+
+def may_overwrite(module: torch.nn.Module) -> bool:
+    """Whether nothing but the caller has a use for the output of a module, just now."""
+    return not (torch.is_grad_enabled() or has_hooks(module) or is_traced())
 
 
 def has_hooks(module: torch.nn.Module) -> bool:

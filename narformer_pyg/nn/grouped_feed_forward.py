@@ -82,8 +82,8 @@ class GroupedFeedForward(torch.nn.Module):
                 return out.view(x.shape)
             return merge_groups(self._forward_groups(rows)).view(x.shape)
         with OneDNNProducts(rows, min(num_rows, rows.size(0)) * self.lin_1.weights.numel()):
-            parts = [merge_groups(self._forward_groups(part)) for part in rows.split(num_rows)]
-        return (parts[0] if len(parts) == 1 else torch.cat(parts)).view(x.shape)
+            parts = [self._forward_groups(part).transpose(0, 1) for part in rows.split(num_rows)]
+        return torch.cat(parts).view(x.shape)  # [num_rows, num_groups, channels / num_groups]
 
     def _is_fused(self, x: Tensor) -> bool:
         """Whether nothing needs the steps: no hook, no replaced part, no lower precision."""

@@ -113,3 +113,32 @@ class TestNARFormerV2Block:
         assert repr(NARFormerV2Block(5, 16)) == (
             "NARFormerV2Block(5, 16, ffn=GroupedFeedForward(16, ratio=4, num_groups=8))"
         )
+
+
+@pytest.mark.parametrize("norm", ["unit", "layer"])
+@pytest.mark.parametrize("training", [True, False])
+def test_inputs_are_left_alone_without_gradients(norm: str, training: bool) -> None:
+    block = NARFormerV2Block(16, 16, num_groups=4, norm=norm, dropout=0.0).train(training)
+    x, edge_index = torch.randn(9, 16), torch.randint(9, (2, 20))
+    before = x.clone()
+    expected = block(x, edge_index).detach()
+    kept: list[torch.Tensor] = []
+    with torch.no_grad():
+        torch.testing.assert_close(block(x, edge_index), expected)
+        assert torch.equal(x, before)
+        # What a hook has seen stays as it was.
+        hooks = [
+            module.register_forward_hook(lambda m, inputs, output: kept.append(output))
+            for module in (block.conv, block.norm)
+        ]
+        block(x, edge_index)
+        for hook in hooks:
+            hook.remove()
+        h = block.conv(x, edge_index)
+        torch.testing.assert_close(kept[0], h)
+        h = h if block.attention_norm is None else block.attention_norm(h)
+        torch.testing.assert_close(kept[1], block.norm(h.relu()))
+        block.conv = torch.nn.Sequential()  # returns its input
+        block.conv.forward = lambda x, edge_index: x
+        block(x, edge_index)
+        assert torch.equal(x, before)

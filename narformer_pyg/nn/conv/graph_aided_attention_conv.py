@@ -149,7 +149,9 @@ class GraphAidedAttentionConv(MessagePassing):
             edge_index = SortedEdges(edge_index, num_nodes) if fused else plain
 
         if self.lin_d is not None:
-            x = self._gate(edge_index, x) * x
+            gate = self._gate(edge_index, x)
+            overwrites = fused and not torch.is_grad_enabled() and gate.dtype == x.dtype
+            x = gate.mul_(x) if overwrites else gate * x
         query = linear(x, self.lin_qk)  # [num_nodes, in_channels]
         if self.sigmoid:
             query = query.sigmoid()
