@@ -13,8 +13,8 @@ model of networks (2 blocks, sum readout, graph features). What is timed, in tur
 - "compiled float32": the same by ``torch.compile``, with dynamic shapes (`--compile`);
 - "gemm float32" and "gemm bf16": only the matrix products with weights of one pass, into memory
   that is there beforehand, with the three projections of a layer as one product, as PyTorch
-  multiplies by default: in single precision by MKL. "onednn float32": the same by oneDNN, where
-  this package multiplies by it (``OneDNNProducts``). No implementation that computes with these
+  multiplies by default: in single precision by MKL. "onednn float32": the same, all by oneDNN
+  (``OneDNNProducts``). No implementation that computes with these
   products can be faster; the share of this limit says what is left. Frozen copies compute with
   others, of packed weights;
 - "sorted edges": a batch of the loader, and both directions of its edges sorted, with pointers;
@@ -236,7 +236,7 @@ class MatrixProducts:
                 product()
 
     def by_onednn(self) -> None:
-        """Computes them in order, as this package multiplies where it can."""
+        """Computes them in order, all by oneDNN."""
         with OneDNNProducts(torch.empty(0), self.flops):
             self()
 
@@ -354,7 +354,7 @@ def measure(
     dense = DenseNARFormerV2(case.model)
     sizes = (case.model, batch.num_nodes, batch.num_graphs)
     limits = {name: MatrixProducts(*sizes, DTYPES[name], training) for name in precisions}
-    onednn = limits.get("float32", MatrixProducts(*sizes, torch.float32, training)).by_onednn
+    in_single = limits.get("float32") or MatrixProducts(*sizes, torch.float32, training)
 
     plain, with_lists = (DeviceLoader(case.graphs, neighbors=lists) for lists in (False, True))
 
@@ -373,7 +373,7 @@ def measure(
         **({"compiled float32": ours(torch.float32, compiled=True)} if compiles else {}),
         **{f"frozen {name}": frozen(FROZEN[name]) for name in precisions if not training},
         **{f"gemm {name}": limit for name, limit in limits.items()},
-        "onednn float32": onednn,
+        "onednn float32": in_single.by_onednn,
         "sorted edges": sorted_edges,
         "neighbors": neighbors,
     }

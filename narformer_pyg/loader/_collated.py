@@ -128,7 +128,8 @@ class CollatedGraphs:
             size = self._layouts[layout].size
             value = value.to(device).contiguous()
             if neighbors and key == "edge_index" and num_nodes is not None:
-                self._neighbors = Neighbors(value, sizes, num_nodes[graphs])
+                _check_numbers(value, data)
+                self._neighbors = Neighbors(value.long(), sizes, num_nodes[graphs])
             if size is not None:
                 value = value.unflatten(dim, (self.num_graphs, size))
             step = self._layout(inc) if inc is not None and inc.dim() == 1 else inc
@@ -252,6 +253,22 @@ def _check_attribute(key: str, value: Any, slices: Any) -> None:
         raise ValueError(
             f"Expected attribute '{key}' to be a dense tensor, a number or an object that batches "
             f"collect in a list (got {kind}); remove it or use PyG's DataLoader"
+        )
+
+
+def _check_numbers(edge_index: Tensor, data: Data) -> None:
+    """Raises unless edges are pairs of node numbers, which a batch shifts by its nodes."""
+    is_numbers = edge_index.dtype in (torch.long, torch.int32)
+    if edge_index.dim() != 2 or edge_index.size(0) != 2 or not is_numbers:
+        raise ValueError(
+            "Expected 'edge_index' to have shape [2, num_edges] and to hold node numbers of type "
+            f"torch.long, since 'neighbors' is set (got {list(edge_index.shape)} of "
+            f"{edge_index.dtype})"
+        )
+    if type(data).__inc__ is not Data.__inc__:
+        raise ValueError(
+            "Expected graphs that are numbered as those of Data, since 'neighbors' is set (got "
+            f"{type(data).__name__}, which has its own __inc__)"
         )
 
 

@@ -60,7 +60,8 @@ class DeviceLoader:
             node in either direction, sorted once for the dataset and not in every step:
             :obj:`neighbor_index` :math:`(2 |\mathcal{E}|)`, :obj:`neighbor_ptr`
             :math:`(|\mathcal{V}| + 1)` and :obj:`neighbor_reverse` :math:`(2 |\mathcal{E}|)`, see
-            :meth:`narformer_pyg.nn.functional.SortedEdges.from_neighbors`.
+            :meth:`narformer_pyg.nn.functional.SortedEdges.from_neighbors`. A predictor takes them
+            in place of :obj:`edge_index`, later changes of which it does not see.
             (default: :obj:`False`)
         **kwargs (optional): :obj:`num_workers`, :obj:`pin_memory` and their like, without effect,
             so that the loader can take the place of PyG's.

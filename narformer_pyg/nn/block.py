@@ -109,8 +109,9 @@ class NARFormerV2Block(torch.nn.Module):
         r"""Maps node features :math:`(|V|, F_{in})` to :math:`(|V|, F_{out})`."""
         h = self.conv(x, edge_index)
         if self.attention_norm is None:
-            is_own = type(self.conv) in ATTENTIONS.values() and may_overwrite(self.conv)
-            overwrites = is_own and not self.training
+            # The division by the norm has made a new tensor.
+            is_new = type(self.conv) in ATTENTIONS.values() and self.conv.normalize
+            overwrites = is_new and not self.training and may_overwrite(self.conv)
             h = h.relu_() if overwrites else relu_dropout(h, self.dropout, self.training)
         else:
             h = norm_dropout(h, self.attention_norm, self.dropout, self.training, relu=True)

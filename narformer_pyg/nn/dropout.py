@@ -84,7 +84,8 @@ def may_overwrite(module: torch.nn.Module) -> bool:
 def has_hooks(module: torch.nn.Module) -> bool:
     """Whether something waits for calls of a module, which then must not be passed by."""
     return bool(
-        module._forward_hooks
+        torch.nn.modules.module._has_any_global_hook()
+        or module._forward_hooks
         or module._forward_pre_hooks
         or module._backward_hooks
         or module._backward_pre_hooks

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor
 
@@ -12,8 +14,10 @@ from narformer_pyg.nn.fused_feed_forward import fused_feed_forward
 from narformer_pyg.nn.grouped_linear import GroupedLinear, merge_groups, split_groups
 from narformer_pyg.nn.products import OneDNNProducts
 
-#: Of the hidden features of a part: 2 MB in single precision.
+#: Of the hidden features of a part: 4 MB in single precision.
 CACHED_ELEMENTS = 1 << 20
+
+_BY_DEFAULT: AbstractContextManager[None] = nullcontext()
 
 
 class GroupedFeedForward(torch.nn.Module):
@@ -53,6 +57,11 @@ class GroupedFeedForward(torch.nn.Module):
         self.lin_2 = GroupedLinear(ratio * channels, channels, num_groups)
         self.norm_2 = torch.nn.LayerNorm(channels // num_groups)
 
+    @property
+    def cached_rows(self) -> int:
+        """The rows whose hidden features stay in the cache."""
+        return max(CACHED_ELEMENTS // self.lin_1.out_channels, 1)
+
     def reset_parameters(self) -> None:
         r"""Resets all learnable parameters of the module."""
         for module in (self.lin_1, self.norm_1, self.lin_2, self.norm_2):
@@ -68,7 +77,7 @@ class GroupedFeedForward(torch.nn.Module):
         rows = x.reshape(-1, self.channels)
         # The hidden features are several times larger than the input: some rows at a time, they
         # stay in the cache.
-        num_rows = max(CACHED_ELEMENTS // self.lin_1.out_channels, 1)
+        num_rows = self.cached_rows
         if x.device.type != "cpu" or rows.size(0) == 0 or is_traced():
             return merge_groups(self._forward_groups(rows)).view(x.shape)
         if torch.is_grad_enabled():
@@ -81,8 +90,10 @@ class GroupedFeedForward(torch.nn.Module):
                 )
                 return out.view(x.shape)
             return merge_groups(self._forward_groups(rows)).view(x.shape)
-        with OneDNNProducts(rows, min(num_rows, rows.size(0)) * self.lin_1.weights.numel()):
-            parts = [self._forward_groups(part).transpose(0, 1) for part in rows.split(num_rows)]
+        products = OneDNNProducts(rows, min(num_rows, rows.size(0)) * self.lin_1.weights.numel())
+        parts = [
+            self._forward_groups(part, products).transpose(0, 1) for part in rows.split(num_rows)
+        ]
         return torch.cat(parts).view(x.shape)  # [num_rows, num_groups, channels / num_groups]
 
     def _is_fused(self, x: Tensor) -> bool:
@@ -100,11 +111,15 @@ class GroupedFeedForward(torch.nn.Module):
             for part, kind in parts
         )
 
-    def _forward_groups(self, x: Tensor) -> Tensor:
+    def _forward_groups(
+        self, x: Tensor, products: AbstractContextManager[None] = _BY_DEFAULT
+    ) -> Tensor:
         """Maps features [num_rows, channels] to [num_groups, num_rows, channels / num_groups]."""
-        groups = self.lin_1.forward_groups(split_groups(x, self.num_groups))
+        with products:
+            groups = self.lin_1.forward_groups(split_groups(x, self.num_groups))
         groups = norm_dropout(groups, self.norm_1, self.dropout, self.training, relu=True)
-        groups = self.lin_2.forward_groups(groups)
+        with products:
+            groups = self.lin_2.forward_groups(groups)
         return norm_dropout(groups, self.norm_2, self.dropout, self.training)
 
     def __repr__(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from types import TracebackType
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 # Multiplications from which on a product of oneDNN takes no longer than one of MKL.
 _MIN_MULTIPLICATIONS = 1 << 21
+_PROBE = threading.Lock()
 
 
 class OneDNNProducts:
@@ -20,8 +22,11 @@ class OneDNNProducts:
     Intel's: there oneDNN, which PyTorch brings along, is up to twice as fast. PyTorch asks oneDNN
     where it may round single precision to bfloat16. This context allows that, on processors where
     oneDNN has no use for it: whether results keep their precision is tried out once. Elsewhere, for
-    small products, for other types and devices, and where the precision of products is set already,
-    it does nothing.
+    small products, for other types and devices, where the precision of products is set already,
+    and before PyTorch 2.9, it does nothing. Nor does it gain anything without AVX-512, where
+    PyTorch stays with MKL.
+
+    The setting is that of the whole process: other code should not run within.
 
     Args:
         like (torch.Tensor): A matrix that is multiplied.
@@ -33,10 +38,12 @@ class OneDNNProducts:
     def __init__(self, like: Tensor, num_multiplications: int) -> None:
         self._is_active = (
             num_multiplications >= _MIN_MULTIPLICATIONS
+            and type(like) in (Tensor, torch.nn.Parameter)
             and like.dtype == torch.float32
             and like.device.type == "cpu"
+            and torch.backends.mkldnn.enabled
+            and getattr(_settings(), "fp32_precision", None) == "none"
             and is_exact()
-            and _settings().fp32_precision == "none"
         )
 
     def __enter__(self) -> None:
@@ -53,9 +60,14 @@ class OneDNNProducts:
             _settings().fp32_precision = "none"
 
 
-@functools.cache
 def is_exact() -> bool:
     """Whether products keep single precision where oneDNN may round to bfloat16."""
+    with _PROBE:  # which changes a setting of the process
+        return _probe()
+
+
+@functools.cache
+def _probe() -> bool:
     if not torch.backends.mkldnn.is_available():
         return False
     if not hasattr(_settings(), "fp32_precision"):  # before PyTorch 2.9

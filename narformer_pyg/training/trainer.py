@@ -194,11 +194,10 @@ def fit(
     identity = _identity(predictor, labels, recipe, seed, precision)
     if num_processes > 1:
         identity["num_processes"] = num_processes
-    takes_neighbors = getattr(predictor.model, "takes_neighbors", False)
     module = PredictorModule(
         predictor,
         recipe,
-        _training_loader(train_set, recipe, seed, target_device, takes_neighbors),
+        _training_loader(train_set, recipe, seed, target_device, predictor.takes_neighbors),
         identity,
         select_best=select == "best",
     )
@@ -291,6 +290,7 @@ def check_labels(argument: str, graphs: Graphs, num_targets: int) -> Tensor:
 def _training_loader(
     graphs: Graphs, recipe: Recipe, seed: int, device: torch.device, neighbors: bool
 ) -> DeviceLoader:
+    neighbors = neighbors and type(graphs[0]).__inc__ is Data.__inc__
     shared: dict[str, Any] = {"device": device, "neighbors": neighbors}
     if recipe.augmentation is None:
         return DeviceLoader(graphs, recipe.batch_size, shuffle=True, seed=seed, **shared)

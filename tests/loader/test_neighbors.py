@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -74,7 +75,27 @@ def test_moves_with_the_loader() -> None:
     assert batch.neighbor_index.device.type == "meta"
 
 
-def test_graphs_without_edges_to_name() -> None:
-    graphs = [Data(x=torch.zeros(2, 1))]
-    with pytest.raises(ValueError, match=r"'neighbors' is set \(got \['x'\]\)"):
-        DeviceLoader(graphs, neighbors=True)
+class Renumbered(Data):
+    def __inc__(self, key: str, value: Any, *args: Any, **kwargs: Any) -> Any:
+        return 7 if key == "edge_index" else super().__inc__(key, value, *args, **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("graph", "message"),
+    [
+        (Data(x=torch.zeros(2, 1)), r"'neighbors' is set \(got \['x'\]\)"),
+        (Data(x=torch.zeros(2, 1), edge_index=torch.empty(2, 0)), "torch.float32"),
+        (Data(x=torch.zeros(2, 1), edge_index=torch.zeros(3, 1).long()), r"got \[3, 1\]"),
+        (Renumbered(x=torch.zeros(2, 1), edge_index=torch.zeros(2, 1).long()), "own __inc__"),
+    ],
+)
+def test_graphs_without_edges_to_list(graph: Data, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        DeviceLoader([graph], neighbors=True)
+
+
+def test_short_numbers() -> None:
+    graph = cell(0)
+    graph.edge_index = graph.edge_index.int()
+    (batch,) = DeviceLoader([graph, graph], batch_size=2, neighbors=True)
+    check(batch)

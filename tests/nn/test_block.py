@@ -128,17 +128,53 @@ def test_inputs_are_left_alone_without_gradients(norm: str, training: bool) -> N
         assert torch.equal(x, before)
         # What a hook has seen stays as it was.
         hooks = [
-            module.register_forward_hook(lambda m, inputs, output: kept.append(output))
-            for module in (block.conv, block.norm)
+            block.conv.register_forward_hook(lambda m, inputs, output: kept.append(output)),
+            block.norm.register_forward_hook(lambda m, inputs, output: kept.append(inputs[0])),
         ]
+        if block.attention_norm is not None:
+            hooks.append(
+                block.attention_norm.register_forward_hook(
+                    lambda m, inputs, output: kept.append(output)
+                )
+            )
         block(x, edge_index)
         for hook in hooks:
             hook.remove()
         h = block.conv(x, edge_index)
-        torch.testing.assert_close(kept[0], h)
-        h = h if block.attention_norm is None else block.attention_norm(h)
-        torch.testing.assert_close(kept[1], block.norm(h.relu()))
+        seen = [h]
+        if block.attention_norm is not None:
+            h = block.attention_norm(h)
+            seen.append(h)
+        torch.testing.assert_close(kept, [*seen, h.relu()])
         block.conv = torch.nn.Sequential()  # returns its input
         block.conv.forward = lambda x, edge_index: x
         block(x, edge_index)
         assert torch.equal(x, before)
+
+
+def test_hooks_inside_the_attention_keep_what_they_saw() -> None:
+    block = NARFormerV2Block(16, 16, num_groups=4, normalize=False, root_weight=False).eval()
+    x, edge_index = torch.randn(9, 16), torch.randint(9, (2, 20))
+    kept: list[torch.Tensor] = []
+    block.conv.lin_l.register_forward_hook(lambda m, inputs, output: kept.append(output))
+    with torch.no_grad():
+        block(x, edge_index)
+        torch.testing.assert_close(kept[0], block.conv(x, edge_index))
+    assert bool((kept[0] < 0).any())
+
+
+def test_global_hooks_keep_what_they_saw() -> None:
+    block = NARFormerV2Block(16, 16, num_groups=4).eval()
+    x, edge_index = torch.randn(9, 16), torch.randint(9, (2, 20))
+    kept: dict[torch.nn.Module, torch.Tensor] = {}
+
+    def keep(module: torch.nn.Module, inputs: Any, output: torch.Tensor) -> None:
+        kept[module] = output
+
+    with torch.no_grad():
+        hook = torch.nn.modules.module.register_module_forward_hook(keep)
+        try:
+            block(x, edge_index)
+        finally:
+            hook.remove()
+        torch.testing.assert_close(kept[block.conv], block.conv(x, edge_index))

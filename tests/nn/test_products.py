@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from recorded_products import RecordedProducts
 from torch import Tensor
 
 from narformer_pyg.nn import GroupedFeedForward
@@ -21,9 +22,9 @@ def setting() -> Any:
 
 @pytest.fixture
 def fresh_probe() -> Iterator[None]:
-    is_exact.cache_clear()
+    products_module._probe.cache_clear()
     yield
-    is_exact.cache_clear()
+    products_module._probe.cache_clear()
 
 
 @needs_onednn
@@ -56,6 +57,10 @@ class TestContext:
         finally:
             torch.backends.mkldnn.matmul.fp32_precision = "none"
 
+    def test_respects_that_onednn_is_switched_off(self) -> None:
+        with torch.backends.mkldnn.flags(enabled=False), OneDNNProducts(torch.empty(1), LARGE):
+            assert setting() == "none"
+
     def test_inner_context_does_not_end_the_outer_one(self) -> None:
         with OneDNNProducts(torch.empty(1), LARGE):
             with OneDNNProducts(torch.empty(1), LARGE):
@@ -81,21 +86,19 @@ class TestContext:
         x = torch.randn(96, 256, requires_grad=True)
         weight = torch.randn(96, 256)
         inputs = [x, *ffn.parameters()]
-        seen = []
-        baddbmm = torch.baddbmm
-
-        def spy(*args: Any) -> Tensor:
-            seen.append(setting())
-            return baddbmm(*args)
-
-        monkeypatch.setattr(torch, "baddbmm", spy)
-        out = ffn(x)
-        assert seen == ["bf16", "bf16"]
-        grads = torch.autograd.grad(out, inputs, weight)
+        with RecordedProducts() as recorded:
+            out = ffn(x)
+            grads = torch.autograd.grad(out, inputs, weight)
+            with torch.no_grad():
+                without_gradients = ffn(x)
+        assert recorded.settings == ["bf16"] * 8  # two maps: forward, two gradients, forward
+        assert setting() == "none"
         monkeypatch.setattr(products_module, "is_exact", lambda: False)
-        expected = ffn(x)
-        assert seen[2:] == ["none", "none"]
-        torch.testing.assert_close(out, expected, atol=1e-5, rtol=1e-5)
+        with RecordedProducts() as recorded:
+            expected = ffn(x)
+        assert recorded.settings == ["none", "none"]
+        for result in (out, without_gradients):
+            torch.testing.assert_close(result, expected, atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(
             grads, torch.autograd.grad(expected, inputs, weight), atol=2e-4, rtol=1e-4
         )

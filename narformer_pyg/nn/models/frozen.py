@@ -12,7 +12,7 @@ from torch_geometric.typing import Adj
 from narformer_pyg.nn.block import NARFormerV2Block
 from narformer_pyg.nn.conv import GraphAidedAttentionConv
 from narformer_pyg.nn.functional import EPSILON, SortedEdges, graph_aided_attention
-from narformer_pyg.nn.grouped_feed_forward import CACHED_ELEMENTS, GroupedFeedForward
+from narformer_pyg.nn.grouped_feed_forward import GroupedFeedForward
 from narformer_pyg.nn.grouped_linear import split_groups
 from narformer_pyg.nn.models.graph_regressor import both_directions, check_graphs, check_static
 from narformer_pyg.nn.models.narformer_v2 import NARFormerV2
@@ -70,7 +70,7 @@ class FrozenNARFormerV2(torch.nn.Module):
             self._blocks = [_Block(block, dtype) for block in blocks]
             ffn = blocks[0].ffn
             # Rows and weights of a grouped product.
-            self._num_rows = 0 if ffn is None else max(CACHED_ELEMENTS // ffn.lin_1.out_channels, 1)
+            self._num_rows = 0 if ffn is None else ffn.cached_rows
             self._num_grouped = 0 if ffn is None else ffn.lin_1.weights.numel()
             readout = model.readout
             self._fusion = None
@@ -124,10 +124,10 @@ class FrozenNARFormerV2(torch.nn.Module):
     ) -> Tensor:
         x = x.float()
         states = []
-        with OneDNNProducts(x, min(x.size(0), self._num_rows) * self._num_grouped):
-            for block in self._blocks:
-                x = block(x, edges)
-                states.append(x)
+        products = OneDNNProducts(x, min(x.size(0), self._num_rows) * self._num_grouped)
+        for block in self._blocks:
+            x = block(x, edges, products)
+            states.append(x)
         if self._fusion is not None:
             means = _means(states, batch, batch_size)  # [num_graphs, num_blocks, channels]
             hidden = self._fusion[0](means.flatten(1)).relu_()
@@ -274,7 +274,7 @@ class _Block:
         if ffn is not None and block.norm is not None:
             self.norm = _layer_norm_arguments(block.norm)
             self.num_groups = ffn.num_groups
-            self.num_rows = max(CACHED_ELEMENTS // ffn.lin_1.out_channels, 1)
+            self.num_rows = ffn.cached_rows
             self.maps = [
                 (
                     lin.bias.to(dtype, copy=True),
@@ -291,7 +291,7 @@ class _Block:
         bias, weight = cast(tuple[Tensor, Tensor], self.lin_d)
         return torch.addmm(bias, degree.float().unsqueeze(-1), weight).sigmoid_()
 
-    def __call__(self, x: Tensor, edges: _Edges) -> Tensor:
+    def __call__(self, x: Tensor, edges: _Edges, products: OneDNNProducts) -> Tensor:
         x = self._attend(x, edges)
         if self.attention_norm is not None:
             x = _layer_norm(x, self.attention_norm)
@@ -304,9 +304,13 @@ class _Block:
         for part in x.split(self.num_rows) if x.size(0) > self.num_rows else (x,):
             hidden = split_groups(_layer_norm(part, self.norm).to(self.dtype), self.num_groups)
             bias, weights, norm = self.maps[0]
-            hidden = _layer_norm(torch.baddbmm(bias, hidden, weights), norm).relu_()
+            with products:
+                hidden = torch.baddbmm(bias, hidden, weights)
+            hidden = _layer_norm(hidden, norm).relu_()
             bias, weights, norm = self.maps[1]
-            hidden = _layer_norm(torch.baddbmm(bias, hidden, weights), norm).float()
+            with products:
+                hidden = torch.baddbmm(bias, hidden, weights)
+            hidden = _layer_norm(hidden, norm).float()
             split_groups(part, self.num_groups).addcmul_(self.scale, hidden)
         return x
 

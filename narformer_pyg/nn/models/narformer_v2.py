@@ -140,7 +140,10 @@ class NARFormerV2(GraphRegressor):
     @property
     def takes_neighbors(self) -> bool:
         r"""Whether the model takes edges in both directions, sorted, in place of those given."""
-        return self.undirected and self.attention == "linear"
+        kind = type(self)
+        has_own = kind.connect is not NARFormerV2.connect or kind.encode is not NARFormerV2.encode
+        is_compiled = self._compiled_call_impl is not None
+        return self.undirected and self.attention == "linear" and not (has_own or is_compiled)
 
     def encode(self, x: Tensor, edge_index: Adj | SortedEdges) -> list[Tensor]:
         r"""Returns the node states :math:`(|V|, F)` after every block."""

@@ -109,6 +109,11 @@ class ArchitecturePredictor(torch.nn.Module):
         """The device of the parameters."""
         return self.scale.device
 
+    @property
+    def takes_neighbors(self) -> bool:
+        """Whether lists of neighbors in a batch take the place of its edges."""
+        return isinstance(self.model, GraphRegressor) and self.model.takes_neighbors
+
     def forward(self, data: Data) -> Tensor:
         r"""Predicts the targets of a graph or batch, in their units: :math:`(|G|, T)`.
 
@@ -123,7 +128,7 @@ class ArchitecturePredictor(torch.nn.Module):
     def forward_scaled(self, data: Data) -> Tensor:
         r"""Predicts the targets divided by :obj:`scale`, which is what training compares."""
         edges: Tensor | SortedEdges = data.edge_index
-        if "neighbor_ptr" in data and getattr(self.model, "takes_neighbors", False):
+        if "neighbor_ptr" in data and self.takes_neighbors:
             edges = SortedEdges.from_neighbors(
                 data.neighbor_index, data.neighbor_ptr, data.neighbor_reverse
             )

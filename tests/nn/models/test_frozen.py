@@ -11,7 +11,7 @@ from dense_reference import randomize
 from torch import Tensor
 
 from narformer_pyg.datasets import FakeNAS, NASBench201
-from narformer_pyg.nn import CellTokenEncoder, GraphAidedAttentionConv
+from narformer_pyg.nn import CellTokenEncoder, GraphAidedAttentionConv, grouped_feed_forward
 from narformer_pyg.nn.models import (
     ArchitecturePredictor,
     FrozenNARFormerV2,
@@ -110,7 +110,7 @@ class TestFrozenNARFormerV2:
         graphs = batch_of([9, 7])
         out = FrozenNARFormerV2(model)(**graphs)
         monkeypatch.setattr(frozen, "_MAX_PAIRED_NODES", 0)
-        monkeypatch.setattr(frozen, "CACHED_ELEMENTS", 5 * 64)
+        monkeypatch.setattr(grouped_feed_forward, "CACHED_ELEMENTS", 5 * 64)
         monkeypatch.setattr(frozen, "_NUM_GATES", 2)
         other = FrozenNARFormerV2(model)
         assert other._blocks[0].num_rows == 5

@@ -429,8 +429,10 @@ def test_sorted_edges() -> None:
     torch.testing.assert_close(model(batch.x, edges, *arguments), expected)
     with pytest.raises(ValueError, match=r"of 3 nodes.*got 20"):
         model(batch.x[:3], edges)
+    own_edges = type("OwnEdges", (NARFormerV2,), {"connect": lambda self, edges, *args: edges})
     for other in (
         create("accuracy", undirected=False),
+        own_edges(**TASKS["accuracy"]).double(),
         NARFormerV2(6, 16, 3, attention="softmax").double(),
         create_model("gcn", 6, hidden_channels=16, num_blocks=2).double(),
     ):
