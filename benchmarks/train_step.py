@@ -265,6 +265,13 @@ def training_step(
     return step
 
 
+def from_lists(batch: Batch) -> SortedEdges:
+    """Returns the edges of a batch that has lists of neighbors."""
+    return SortedEdges.from_neighbors(
+        batch.neighbor_index, batch.neighbor_ptr, batch.neighbor_reverse
+    )
+
+
 def inference(predict: Callable[[], Tensor]) -> Callable[[], Tensor]:
     """Returns a function that predicts without gradients."""
 
@@ -330,6 +337,9 @@ def measure(
     batch, static = case.batch, case.static
     graphs = split_graphs(batch.x, batch.edge_index, batch.batch, batch.num_graphs)
 
+    plain, with_lists = (DeviceLoader(case.graphs, neighbors=has) for has in (False, True))
+    lists = with_lists.collate(case.index)
+
     def timed(model: torch.nn.Module, predict: Callable[[], Tensor]) -> Callable[[], object]:
         model.train(training)
         return training_step(model, batch.y, predict) if training else inference(predict)
@@ -338,12 +348,12 @@ def measure(
         model = NARFormerV2(**case.model.config)
         model.load_state_dict(case.model.state_dict())
         function = torch.compile(model, dynamic=True) if compiled else model
+        takes_lists = training and not compiled  # as in ``fit``
 
         def predict() -> Tensor:
             with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
-                return function(
-                    batch.x, batch.edge_index, batch.batch, static, batch_size=batch.num_graphs
-                )
+                edges = from_lists(lists) if takes_lists else batch.edge_index
+                return function(batch.x, edges, batch.batch, static, batch_size=batch.num_graphs)
 
         return timed(model, predict)
 
@@ -356,16 +366,12 @@ def measure(
     limits = {name: MatrixProducts(*sizes, DTYPES[name], training) for name in precisions}
     in_single = limits.get("float32") or MatrixProducts(*sizes, torch.float32, training)
 
-    plain, with_lists = (DeviceLoader(case.graphs, neighbors=lists) for lists in (False, True))
-
     def sorted_edges() -> Tensor | None:
         batch = plain.collate(case.index)
         return SortedEdges(both_directions(batch.edge_index), batch.num_nodes).reverse[-1]
 
     def neighbors() -> Tensor | None:
-        batch = with_lists.collate(case.index)
-        lists = (batch.neighbor_index, batch.neighbor_ptr, batch.neighbor_reverse)
-        return SortedEdges.from_neighbors(*lists).reverse[-1]
+        return from_lists(with_lists.collate(case.index)).reverse[-1]
 
     functions = {
         "dense": timed(dense, lambda: dense(graphs, static)),
@@ -377,7 +383,7 @@ def measure(
         "sorted edges": sorted_edges,
         "neighbors": neighbors,
     }
-    seconds = common.interleave(functions, repeats, warmup=2, min_seconds=0.02)
+    seconds = common.interleave(functions, repeats, warmup=2, min_seconds=0.3)
     implementations = [
         name
         for name in functions

@@ -48,7 +48,7 @@ def relu_dropout(x: Tensor, p: float, training: bool) -> Tensor:
         return x.relu()
     if not _is_sparse(x, p):
         return F.dropout(x.relu(), p, training)
-    return _ZeroReLU.apply(x.contiguous() * (1.0 / (1.0 - p)), zeroed_positions(x.numel(), p))
+    return _ReLUDropout.apply(x, zeroed_positions(x.numel(), p), 1.0 / (1.0 - p))
 
 
 def norm_dropout(
@@ -102,7 +102,7 @@ def zeroed_positions(numel: int, p: float) -> Tensor:
         numel (int): The number of elements.
         p (float): The probability, :math:`0 < p < 1`.
     """
-    parts = [torch.empty(0, dtype=torch.long)]
+    parts: list[Tensor] = []
     last = -1
     while last < numel - 1:
         expected = (numel - 1 - last) * p
@@ -114,7 +114,7 @@ def zeroed_positions(numel: int, p: float) -> Tensor:
         positions = gaps.add_(1).cumsum_(0).add_(last)
         parts.append(positions)
         last = int(positions[-1])
-    positions = torch.cat(parts)
+    positions = parts[0] if len(parts) == 1 else torch.cat([*parts, torch.empty(0).long()])
     return positions[: int(torch.searchsorted(positions, numel))]
 
 
@@ -153,3 +153,20 @@ class _ZeroReLU(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (out,) = ctx.saved_tensors
         return torch.ops.aten.threshold_backward(grad, out, 0), None
+
+
+class _ReLUDropout(torch.autograd.Function):
+    """As :class:`_ZeroReLU`, of a tensor that is left as it is, and scales what is kept."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, positions: Tensor, scale: float) -> Tensor:
+        out = torch.empty_like(x, memory_format=torch.contiguous_format)
+        torch.mul(x, scale, out=out).relu_().view(-1).index_fill_(0, positions, 0.0)
+        ctx.save_for_backward(out)
+        ctx.scale = scale
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        (out,) = ctx.saved_tensors
+        return torch.ops.aten.threshold_backward(grad, out, 0) * ctx.scale, None, None

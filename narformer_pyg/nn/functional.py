@@ -75,6 +75,8 @@ class SortedEdges:
     def _set(self, colptr: Tensor, source: Tensor, target: Tensor) -> None:
         self.colptr, self.source, self.target = colptr, source, target
         self.num_nodes = colptr.numel() - 1
+        #: Whether the reverse of every edge is among them, at the place that `reverse` says.
+        self.is_symmetric = False
         self._reverse: tuple[Tensor, Tensor, Tensor | None] | None = None
         self._gates: dict[torch.dtype, tuple[Tensor, Tensor | None]] = {}
 
@@ -98,6 +100,7 @@ class SortedEdges:
         edges._set(ptr, index, nodes.repeat_interleave(ptr.diff(), output_size=index.numel()))
         # The edges that leave a node are the reverse ones of those that arrive.
         edges._reverse = (ptr, index, reverse)
+        edges.is_symmetric = True
         return edges
 
     @property
@@ -169,7 +172,8 @@ def graph_aided_attention(
     value = value.to(query.dtype)
     pattern = (edges.colptr, edges.source, edges.target)
     if torch.is_grad_enabled() and (query.requires_grad or value.requires_grad):
-        return _GraphAidedAttention.apply(query, value, *pattern, *edges.reverse).to(dtype)
+        arguments = (*pattern, *edges.reverse, edges.is_symmetric)
+        return _GraphAidedAttention.apply(query, value, *arguments).to(dtype)
     query, value = query.contiguous(), value.contiguous()
     alpha, _ = _weights(query, *pattern)
     return _product(alpha, value, edges.colptr, edges.source).to(dtype)
@@ -200,7 +204,9 @@ class _GraphAidedAttention(torch.autograd.Function):
         rowptr: Tensor | None,
         reverse_target: Tensor | None,
         order: Tensor | None,
+        is_symmetric: bool,
     ) -> Tensor:
+        ctx.is_symmetric = is_symmetric
         query, value = query.contiguous(), value.contiguous()
         alpha, total = _weights(query, colptr, source, target)
         ctx.save_for_backward(
@@ -228,9 +234,44 @@ class _GraphAidedAttention(torch.autograd.Function):
             mean = grad.new_zeros(grad.size(0)).index_add_(0, target, alpha * grad_alpha)
             grad_score = (grad_alpha - mean.index_select(0, target)) / total
             grad_score *= query.size(1) ** -0.5
-            grad_query = _product(grad_score, query, colptr, source)
-            grad_query += _product(reversed_(grad_score), query, rowptr, reverse_target)
-        return grad_query, grad_value, None, None, None, None, None, None
+            if ctx.is_symmetric:  # both roles of a node in one product
+                grad_score += reversed_(grad_score)
+                grad_query = _product(grad_score, query, colptr, source)
+            else:
+                grad_query = _product(grad_score, query, colptr, source)
+                grad_query += _product(reversed_(grad_score), query, rowptr, reverse_target)
+        return grad_query, grad_value, *[None] * 7
+
+
+def gate_rows(gates: Tensor, place: Tensor, x: Tensor) -> Tensor:
+    r"""Multiplies every row by one of a few gates.
+
+    Only these few wait for the backward pass, which cannot be differentiated again.
+
+    Args:
+        gates (torch.Tensor): The gates :math:`(n, F)`.
+        place (torch.Tensor): Which of them each row is multiplied by, :math:`(N)`.
+        x (torch.Tensor): The rows :math:`(N, F)`, of the type of the gates.
+    """
+    return _GateRows.apply(gates, place, x)
+
+
+class _GateRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, gates: Tensor, place: Tensor, x: Tensor) -> Tensor:
+        ctx.save_for_backward(gates, place, x)
+        return gates.index_select(0, place).mul_(x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        gates, place, x = ctx.saved_tensors
+        grad_gates = grad_x = None
+        if ctx.needs_input_grad[0]:
+            grad_gates = torch.zeros_like(gates).index_add_(0, place, grad * x)
+        if ctx.needs_input_grad[2]:
+            grad_x = gates.index_select(0, place).mul_(grad)
+        return grad_gates, None, grad_x
 
 
 def normalize_rows(x: Tensor, eps: float = 1e-12) -> Tensor:

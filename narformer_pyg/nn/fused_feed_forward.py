@@ -105,14 +105,16 @@ class _FusedFeedForward(torch.autograd.Function):
         saved: list[Tensor | None] = []
         for rows, out_rows in zip(x.split(num_rows), out.split(num_rows), strict=True):
             with products:
-                hidden = torch.baddbmm(bias_1, split_groups(rows, num_groups), weights_1)
+                hidden = torch.bmm(split_groups(rows, num_groups), weights_1)
+            hidden.add_(bias_1)
             zeroed_1 = zeroed_2 = None
             if dropout > 0.0:
                 zeroed_1 = zeroed_positions(hidden.numel(), dropout)
                 zeroed_2 = zeroed_positions(rows.numel(), dropout)
             active, _, _ = _activate(hidden, scale_1, shift_1, eps_1, zeroed_1)
             with products:
-                mapped = torch.baddbmm(bias_2, active, weights_2)
+                mapped = torch.bmm(active, weights_2)
+            mapped.add_(bias_2)
             part, mean, rstd = _layer_norm(mapped, scale_2.shape, scale_2, shift_2, eps_2)
             if zeroed_2 is not None:
                 part.view(-1).index_fill_(0, zeroed_2, 0.0)

@@ -27,8 +27,13 @@ def segment_mean(x: Tensor, batch: Tensor, num_graphs: int) -> Tensor:
     A graph without nodes has the mean zero.
     """
     x_wide = x.to(torch.promote_types(x.dtype, torch.float))
-    count = segment_sum(x_wide.new_ones(batch.numel(), 1), batch, num_graphs)
-    return (segment_sum(x_wide, batch, num_graphs) / count.clamp(min=1)).to(x.dtype)
+    count = _segment_size(x_wide, batch, num_graphs)
+    return (segment_sum(x_wide, batch, num_graphs) / count).to(x.dtype)
+
+
+def _segment_size(x: Tensor, batch: Tensor, num_graphs: int) -> Tensor:
+    """Returns the number of nodes of each graph, at least 1, as a column of the type of x."""
+    return segment_sum(x.new_ones(batch.numel(), 1), batch, num_graphs).clamp_(min=1)
 
 
 class SumReadout(torch.nn.Module):
@@ -89,7 +94,11 @@ class FusionReadout(torch.nn.Module):
 
     def forward(self, states: Sequence[Tensor], batch: Tensor, num_graphs: int) -> Tensor:
         r"""Reduces node states to graph states."""
-        means = torch.stack([segment_mean(state, batch, num_graphs) for state in states], dim=1)
+        dtype = states[0].dtype
+        wide = torch.promote_types(dtype, torch.float)
+        sums = [segment_sum(state.to(wide), batch, num_graphs) for state in states]
+        count = _segment_size(sums[0], batch, num_graphs)
+        means = (torch.stack(sums, dim=1) / count.unsqueeze(-1)).to(dtype)
         hidden = linear(means.flatten(1), self.lin_1).relu()
         weights = linear(hidden, self.lin_2).sigmoid()
         # means: [num_graphs, num_blocks, channels], weights: [num_graphs, num_blocks]

@@ -13,6 +13,7 @@ from narformer_pyg.nn import GraphAidedAttentionConv, NARFormerV2Block
 from narformer_pyg.nn.functional import (
     EPSILON,
     SortedEdges,
+    gate_rows,
     graph_aided_attention,
     is_fusable,
     normalize_rows,
@@ -161,6 +162,17 @@ class TestSortedEdges:
         assert table.dtype == torch.double
         assert degrees.flatten().tolist() == expected.tolist()
         assert (place is None) is (num_nodes in (0, 2))  # a table would be as long
+
+
+def test_gate_rows() -> None:
+    torch.manual_seed(0)
+    gates, x = torch.rand(3, 4, dtype=torch.double), torch.randn(6, 4, dtype=torch.double)
+    place = torch.tensor([2, 0, 0, 2, 2, 0])  # the second gate has no row
+    assert torch.equal(gate_rows(gates, place, x), gates[place] * x)
+    inputs = (gates.requires_grad_(), x.requires_grad_())
+    assert torch.autograd.gradcheck(lambda gates, x: gate_rows(gates, place, x), inputs)
+    out = gate_rows(gates.detach(), place, x)
+    assert torch.equal(torch.autograd.grad(out.sum(), x)[0], gates[place])
 
 
 def test_normalize_rows() -> None:

@@ -19,6 +19,7 @@ from narformer_pyg.nn.conv.checks import as_edges, check_edge_index, check_node_
 from narformer_pyg.nn.functional import (
     EPSILON,
     SortedEdges,
+    gate_rows,
     graph_aided_attention,
     is_fusable,
     normalize_rows,
@@ -149,9 +150,7 @@ class GraphAidedAttentionConv(MessagePassing):
             edge_index = SortedEdges(edge_index, num_nodes) if fused else plain
 
         if self.lin_d is not None:
-            gate = self._gate(edge_index, x)
-            overwrites = fused and not torch.is_grad_enabled() and gate.dtype == x.dtype
-            x = gate.mul_(x) if overwrites else gate * x
+            x = self._gate(edge_index, x)
         query = linear(x, self.lin_qk)  # [num_nodes, in_channels]
         if self.sigmoid:
             query = query.sigmoid()
@@ -180,16 +179,18 @@ class GraphAidedAttentionConv(MessagePassing):
         return out
 
     def _gate(self, edges: Tensor | SortedEdges, x: Tensor) -> Tensor:
-        """Returns a factor for every feature, which depends on the number of incoming edges."""
+        """Multiplies every feature by a factor that depends on the number of incoming edges."""
         lin_d = cast(Linear, self.lin_d)
         if isinstance(edges, SortedEdges):
             degree, place = edges.degrees(x.dtype)
             gate = lin_d(degree).sigmoid()
-            return gate if place is None else gate.index_select(0, place)
+            if place is None:
+                return gate * x
+            return gate_rows(gate, place, x) if gate.dtype == x.dtype else gate[place] * x
         target = edges[1 if self.flow == "source_to_target" else 0]
         ones = x.new_ones(target.numel(), dtype=torch.float)  # a GPU counts to 256 in half
         degree = scatter(ones, target, 0, x.size(0), reduce="sum").to(x.dtype)
-        return lin_d(degree.unsqueeze(-1)).sigmoid()
+        return lin_d(degree.unsqueeze(-1)).sigmoid() * x
 
     def edge_update(
         self, query_i: Tensor, query_j: Tensor, index: Tensor, size_i: int | None
