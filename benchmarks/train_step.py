@@ -10,7 +10,7 @@ model of networks (2 blocks, sum readout, graph features). What is timed, in tur
   there beforehand;
 - "float32" and "bf16": this package, the latter under autocast;
 - "frozen float32" and "frozen bf16": inference of its frozen copies;
-- "compiled float32": the same by ``torch.compile``, with dynamic shapes (`--compile`);
+- "compiled float32": training by ``torch.compile``, with dynamic shapes (`--compile`);
 - "gemm float32" and "gemm bf16": only the matrix products with weights of one pass, into memory
   that is there beforehand, with the three projections of a layer as one product, as PyTorch
   multiplies by default: in single precision by MKL. "onednn float32": the same, all by oneDNN
@@ -73,7 +73,7 @@ def parse_args() -> argparse.Namespace:
         help="precisions of this package (both)",
     )
     parser.add_argument("--seed", type=int, default=1, help="seed of weights and networks (1)")
-    parser.add_argument("--compile", action="store_true", help="time torch.compile too")
+    parser.add_argument("--compile", action="store_true", help="time training by torch.compile too")
     parser.add_argument(
         "--default_memory", action="store_true", help="give freed memory back as glibc does"
     )
@@ -332,7 +332,7 @@ def measure(
         training: Whether training steps are timed, not inference.
         precisions: The precisions of this package.
         repeats: The measurements of each.
-        compiles: Whether ``torch.compile`` is timed too.
+        compiles: Whether training by ``torch.compile`` is timed too.
     """
     batch, static = case.batch, case.static
     graphs = split_graphs(batch.x, batch.edge_index, batch.batch, batch.num_graphs)
@@ -373,10 +373,11 @@ def measure(
     def neighbors() -> Tensor | None:
         return from_lists(with_lists.collate(case.index)).reverse[-1]
 
+    with_compiled = compiles and training
     functions = {
         "dense": timed(dense, lambda: dense(graphs, static)),
         **{name: ours(DTYPES[name]) for name in precisions},
-        **({"compiled float32": ours(torch.float32, compiled=True)} if compiles else {}),
+        **({"compiled float32": ours(torch.float32, compiled=True)} if with_compiled else {}),
         **{f"frozen {name}": frozen(FROZEN[name]) for name in precisions if not training},
         **{f"gemm {name}": limit for name, limit in limits.items()},
         "onednn float32": in_single.by_onednn,
