@@ -168,6 +168,19 @@ def test_edges_are_not_sorted_in_every_step(
     assert_equal_parameters(predictor, expected)
 
 
+class NumberedByItself(Data):
+    def __inc__(self, key: str, value: Any, *args: Any, **kwargs: Any) -> Any:
+        return super().__inc__(key, value, *args, **kwargs)
+
+
+def test_graphs_that_are_numbered_by_themselves(train_set: NASBench201) -> None:
+    graphs = [NumberedByItself(**graph.to_dict()) for graph in train_set]
+    predictor, _ = run(graphs)
+    expected, _ = run(train_set)
+    for a, b in zip(predictor.parameters(), expected.parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-3)
+
+
 def test_list_of_graphs_equals_the_dataset(train_set: NASBench201) -> None:
     predictor, result = run(train_set)
     of_list, list_result = run([data.clone() for data in train_set])

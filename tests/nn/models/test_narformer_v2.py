@@ -438,3 +438,10 @@ def test_sorted_edges() -> None:
     ):
         with pytest.raises(ValueError, match="does not take sorted edges"):
             other(batch.x, edges, *arguments)
+
+
+def test_compiled_models_take_tensors() -> None:
+    model = create("accuracy")
+    assert model.takes_neighbors
+    model.compile(backend="eager")
+    assert not model.takes_neighbors
