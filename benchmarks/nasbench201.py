@@ -26,11 +26,11 @@ import numpy as np
 import torch
 
 from narformer_pyg._files import atomic_write
-from narformer_pyg.datasets import NASBench201
+from narformer_pyg.datasets import NASBench201, Split
 from narformer_pyg.nn import CellTokenEncoder
 from narformer_pyg.nn.models import ArchitecturePredictor, create_model
 from narformer_pyg.spaces.nasbench201_equivalence import function_indices
-from narformer_pyg.training import all_metrics, fit, get_recipe, label_scale
+from narformer_pyg.training import Recipe, all_metrics, fit, get_recipe, label_scale
 from narformer_pyg.training.report import environment, write_json
 
 VALID, TEST, ESTIMATE = "cifar10valid_valid_acc", "cifar10_test_acc", "cifar10_estimated_acc"
@@ -38,6 +38,7 @@ LOSS = "cifar10valid_test_loss"
 RESULTS = common.FOLDER / "results" / "nasbench201"
 SIZES = (78, 156, 469, 781, 1563)  # 0.5, 1, 3, 5 and 10 % of the space
 MODELS = ("narformer_v2", "gcn", "gat", "gin", "graphsage")
+TRAINED = "trained.json"  # in the working folder of a network: it is trained and has predicted
 LATENCIES = tuple(name for name in NASBench201.targets if name.startswith("latency_"))
 
 
@@ -57,6 +58,7 @@ class Run:
         variant (str): What is changed, for the name of the file.
         changes (dict): Settings of the recipe that differ.
         model_changes (dict): Arguments of the model that differ.
+        num_networks (int): Networks whose mean is the prediction.
     """
 
     group: str
@@ -70,6 +72,7 @@ class Run:
     variant: str = ""
     changes: dict[str, Any] = field(default_factory=dict)
     model_changes: dict[str, Any] = field(default_factory=dict)
+    num_networks: int = 1
 
     @property
     def name(self) -> str:
@@ -105,9 +108,11 @@ def programme() -> Iterator[Run]:
         for seed in range(3):
             yield Run("ablation", 781, seed, variant=variant, changes=changes,
                       model_changes=model_changes)  # fmt: skip
-    for size in (156, 1563):
+    for size in (156, 1563, 78, 469):
         for seed in range(3):
             yield Run("best", size, seed, recipe="best")
+    for seed in range(3):
+        yield Run("ensemble", 1563, seed, recipe="best", variant="ensemble", num_networks=3)
     for seed in range(3):
         for model in MODELS:
             yield Run("accuracy", 1563, seed, model)
@@ -154,7 +159,7 @@ ABLATIONS: tuple[tuple[str, dict[str, Any], dict[str, Any]], ...] = (
     ("no_sr", {"ranking_weight": 0.0}, {}),
     ("equivalent_cells", {"augmentation": "equivalent"}, {}),
 )
-GROUPS = ("best", "loss", "attention", "accuracy", "ablation", "latency", "paper")
+GROUPS = ("best", "ensemble", "loss", "attention", "accuracy", "ablation", "latency", "paper")
 
 
 def main() -> None:
@@ -208,13 +213,19 @@ def main() -> None:
             if not path.exists():
                 result = train(run, args)
                 write_json(path, result)
-                (args.work / run.name / "training.ckpt").unlink(missing_ok=True)
+                for folder in network_folders(run, args):
+                    for name in ("training.ckpt", TRAINED):
+                        (folder / name).unlink(missing_ok=True)
                 tau = result["metrics"]["all cells"]["kendall_tau"]
                 print(f"{run.name}: tau {tau:.4f}, {result['train_seconds']:.0f} s", flush=True)
 
 
 def train(run: Run, args: argparse.Namespace) -> dict[str, Any]:
-    """Trains and tests; keeps checkpoint, predictor and predictions in the working folder."""
+    """Trains and tests; keeps checkpoints, predictors and predictions in the working folder.
+
+    An ensemble predicts the mean of its networks, which differ in their parameters and in the
+    order of the batches; all are trained on the same cells.
+    """
     recipe = get_recipe(run.recipe)
     changes = dict(run.changes)
     if args.epochs is not None:
@@ -225,38 +236,17 @@ def train(run: Run, args: argparse.Namespace) -> dict[str, Any]:
         recipe = dataclasses.replace(recipe, model={key: recipe.model[key] for key in shared})
     dataset = NASBench201(target=run.target)
     split = dataset.get_split(run.train_size, run.val_size, run.seed)
-    target = NASBench201.targets[run.target]
-
-    torch.manual_seed(run.seed)
-    token_encoder = CellTokenEncoder()
-    model = create_model(run.model, token_encoder.out_channels, **recipe.model)
-    scale = label_scale(target.kind, dataset.labels(run.target)[split.train])
-    predictor = ArchitecturePredictor(
-        token_encoder,
-        model,
-        [run.target],
-        [target.unit],
-        scale,
-    )
-    folder = args.work / run.name
-    checkpoint = folder / "training.ckpt"
-    try:
-        result = fit(
-            predictor,
-            dataset[split.train],
-            recipe,
-            val_set=dataset[split.val] if run.val_size > 0 else None,
-            seed=run.seed,
-            device=args.device,
-            checkpoint=checkpoint,
-            resume=checkpoint if checkpoint.is_file() else None,
-            progress=False,
-        )
-    except KeyboardInterrupt:
-        sys.exit("Interrupted; run the same command to go on.")
-    predictor.save_pretrained(folder)
-    prediction = predictor.predict(dataset)[:, 0]
-    np.save(folder / "predictions.npy", prediction.numpy())
+    folders = network_folders(run, args)
+    networks = []
+    for index, folder in enumerate(folders):
+        if not (folder / TRAINED).is_file():
+            seed = run.seed + 1000 * index
+            trained = train_network(run, recipe, dataset, split, seed, folder, args.device)
+            write_json(folder / TRAINED, trained)
+        networks.append(json.loads((folder / TRAINED).read_text("utf-8")))
+    predictions = torch.from_numpy(np.stack([np.load(f / "predictions.npy") for f in folders]))
+    prediction = predictions.mean(dim=0)
+    np.save(args.work / run.name / "predictions.npy", prediction.numpy())
 
     split_file = args.out / "splits" / f"{split_name(run)}.json"
     if not split_file.exists():
@@ -273,6 +263,7 @@ def train(run: Run, args: argparse.Namespace) -> dict[str, Any]:
             ("unseen functions", is_new.nonzero().flatten()),
         )
     }
+    alone = [measure(values, dataset.labels(run.test_target), split.test) for values in predictions]
     others = {
         name: measure(prediction, dataset.labels(name), split.test)
         for name in (VALID, "cifar10valid_test_acc")
@@ -284,18 +275,78 @@ def train(run: Run, args: argparse.Namespace) -> dict[str, Any]:
         "group": run.group,
         "variant": run.variant,
         "model": run.model,
-        "num_parameters": sum(p.numel() for p in predictor.parameters()),
+        "num_parameters": networks[0]["num_parameters"],
+        "networks": [
+            {"seed": network["seed"], "kendall_tau": metrics["kendall_tau"]}
+            for network, metrics in zip(networks, alone, strict=True)
+        ],
         "train_target": run.target,
         "test_target": run.test_target,
         "train_size": run.train_size,
         "val_size": run.val_size,
         "seed": run.seed,
         "split": split_file.name,
-        "selected": f"last epoch ({result.selected_epoch + 1})",
-        "train_seconds": result.seconds,
+        "selected": f"last epoch ({networks[0]['selected_epoch'] + 1})",
+        "train_seconds": sum(network["seconds"] for network in networks),
         "recipe": recipe.to_dict(),
         "precision": "32-true",
         "environment": environment(),
+        "history": networks[0]["history"],
+    }
+
+
+def network_folders(run: Run, args: argparse.Namespace) -> list[Path]:
+    """Returns the working folder of every network of a run: one, if it is no ensemble."""
+    folder = args.work / run.name
+    if run.num_networks == 1:
+        return [folder]
+    return [folder / f"network{index}" for index in range(run.num_networks)]
+
+
+def train_network(
+    run: Run,
+    recipe: Recipe,
+    dataset: NASBench201,
+    split: Split,
+    seed: int,
+    folder: Path,
+    device: str,
+) -> dict[str, Any]:
+    """Trains one network, or goes on with it, and writes predictor and predictions to a folder."""
+    target = NASBench201.targets[run.target]
+    torch.manual_seed(seed)
+    token_encoder = CellTokenEncoder()
+    model = create_model(run.model, token_encoder.out_channels, **recipe.model)
+    scale = label_scale(target.kind, dataset.labels(run.target)[split.train])
+    predictor = ArchitecturePredictor(
+        token_encoder,
+        model,
+        [run.target],
+        [target.unit],
+        scale,
+    )
+    checkpoint = folder / "training.ckpt"
+    try:
+        result = fit(
+            predictor,
+            dataset[split.train],
+            recipe,
+            val_set=dataset[split.val] if run.val_size > 0 else None,
+            seed=seed,
+            device=device,
+            checkpoint=checkpoint,
+            resume=checkpoint if checkpoint.is_file() else None,
+            progress=False,
+        )
+    except KeyboardInterrupt:
+        sys.exit("Interrupted; run the same command to go on.")
+    predictor.save_pretrained(folder)
+    np.save(folder / "predictions.npy", predictor.predict(dataset)[:, 0].numpy())
+    return {
+        "seed": seed,
+        "seconds": result.seconds,
+        "selected_epoch": result.selected_epoch,
+        "num_parameters": sum(p.numel() for p in predictor.parameters()),
         "history": result.history,
     }
 

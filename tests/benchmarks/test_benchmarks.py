@@ -160,9 +160,26 @@ def test_nasbench201(tmp_path: Path) -> None:
         "nasbench201_tables.py", "--results", str(results), "--work", str(work), threads=False
     ).stdout
     assert "| vanilla, on all pairs |" in tables
+    assert "| validation | 0.8940 | 0.8996 |" in tables  # alone and averaged
     assert f"{result['metrics']['all cells']['kendall_tau']:.4f}" in tables
     assert (results / "tau_over_size.png").read_bytes()[:4] == b"\x89PNG"
     assert (results / "narformer_v2_quick_781_seed0.png").is_file()
+
+    ensemble = "narformer_v2_ensemble_best_1563_seed0"
+    run("nasbench201.py", *flags, "--groups", "ensemble", "--seeds", "0", "--epochs", "1")
+    result = json.loads((results / f"{ensemble}.json").read_text("utf-8"))
+    alone = [
+        torch.from_numpy(np.load(path))
+        for path in sorted((work / ensemble).glob("network*/predictions.npy"))
+    ]
+    label = dataset.labels("cifar10_test_acc")
+    taus = [kendall_tau(values, label) for values in alone]
+    assert [network["kendall_tau"] for network in result["networks"]] == pytest.approx(taus)
+    assert len(set(taus)) == 3
+    tau = kendall_tau(torch.stack(alone).mean(dim=0), label)
+    assert result["metrics"]["all cells"]["kendall_tau"] == pytest.approx(tau)
+    split = json.loads((results / "splits" / result["split"]).read_text("utf-8"))
+    assert split["train"] == dataset.get_split(1563, 0, 0).train.tolist()
 
     out = tmp_path / "maps.json"
     run("attention_maps.py", "--predictors", str(work), "--num_cells", "5", "--out", str(out))
