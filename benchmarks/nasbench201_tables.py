@@ -25,7 +25,7 @@ from narformer_pyg.datasets import NASBench201, extrapolate_accuracy
 from narformer_pyg.spaces import equivalent_indices
 from narformer_pyg.spaces.nasbench201_equivalence import function_indices
 from narformer_pyg.training import all_metrics, kendall_tau
-from narformer_pyg.training.report import plot_predictions
+from narformer_pyg.training.report import plot_history, plot_predictions
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -283,7 +283,7 @@ def latency_table(results: Sequence[Result]) -> list[list[str]]:
 
 
 def plot_run(results: Path, work: Path, name: str) -> None:
-    """Draws predicted against measured labels of one run."""
+    """Draws predicted against measured labels of one run and, of the paper's recipe, its curve."""
     result = json.loads((results / f"{name}.json").read_text("utf-8"))
     target = result["test_target"]
     plot_predictions(
@@ -296,6 +296,8 @@ def plot_run(results: Path, work: Path, name: str) -> None:
         title=f"{NAMES[result['model']]}, {result['recipe']['name']}, "
         f"{result['train_size']} cells, tau {result['metrics']['all cells']['kendall_tau']:.3f}",
     )
+    if result["recipe"]["name"] == "paper":
+        plot_history(results / f"{name}_history.png", result["history"])
 
 
 def plot_sizes(results: Sequence[Result], path: Path) -> None:
