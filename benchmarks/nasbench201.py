@@ -108,7 +108,7 @@ def programme() -> Iterator[Run]:
         for seed in range(3):
             yield Run("ablation", 781, seed, variant=variant, changes=changes,
                       model_changes=model_changes)  # fmt: skip
-    for size in (156, 1563, 78, 469):
+    for size in (156, 1563):
         for seed in range(3):
             yield Run("best", size, seed, recipe="best")
     for seed in range(3):
