@@ -239,11 +239,13 @@ def train(run: Run, args: argparse.Namespace) -> dict[str, Any]:
     folders = network_folders(run, args)
     networks = []
     for index, folder in enumerate(folders):
-        if not (folder / TRAINED).is_file():
+        path = folder / TRAINED
+        trained = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+        if trained.get("recipe") != recipe.to_dict():  # not yet, or by other settings
             seed = run.seed + 1000 * index
             trained = train_network(run, recipe, dataset, split, seed, folder, args.device)
-            write_json(folder / TRAINED, trained)
-        networks.append(json.loads((folder / TRAINED).read_text("utf-8")))
+            write_json(path, trained)
+        networks.append(trained)
     predictions = torch.from_numpy(np.stack([np.load(f / "predictions.npy") for f in folders]))
     prediction = predictions.mean(dim=0)
     np.save(args.work / run.name / "predictions.npy", prediction.numpy())
@@ -344,6 +346,7 @@ def train_network(
     np.save(folder / "predictions.npy", predictor.predict(dataset)[:, 0].numpy())
     return {
         "seed": seed,
+        "recipe": recipe.to_dict(),
         "seconds": result.seconds,
         "selected_epoch": result.selected_epoch,
         "num_parameters": sum(p.numel() for p in predictor.parameters()),

@@ -166,6 +166,10 @@ def test_nasbench201(tmp_path: Path) -> None:
     assert (results / "narformer_v2_quick_781_seed0.png").is_file()
 
     ensemble = "narformer_v2_ensemble_best_1563_seed0"
+    # What other settings have trained is trained again.
+    stale = work / ensemble / "network0" / "trained.json"
+    stale.parent.mkdir(parents=True)
+    stale.write_text('{"recipe": {"epochs": 2}}', "utf-8")
     run("nasbench201.py", *flags, "--groups", "ensemble", "--seeds", "0", "--epochs", "1")
     result = json.loads((results / f"{ensemble}.json").read_text("utf-8"))
     alone = [
