@@ -14,7 +14,7 @@ import narformer_pyg
 from narformer_pyg.loader import PairedBatchSampler
 from narformer_pyg.loader._batch_sampler import ResumableBatchSampler
 
-SCRIPT = Path(__file__).with_name("train_in_processes.py")
+SCRIPT = Path(train_in_processes.__file__)
 
 
 @pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="needs gloo")
