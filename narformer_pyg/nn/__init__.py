@@ -3,9 +3,11 @@
 from narformer_pyg.nn.block import NARFormerV2Block
 from narformer_pyg.nn.conv import GraphAidedAttentionConv, SoftmaxAttentionConv
 from narformer_pyg.nn.encoders import (
+    ENCODERS,
     CellTokenEncoder,
     OperatorTokenEncoder,
     nerf_code,
+    register_encoder,
     trans_code,
 )
 from narformer_pyg.nn.grouped_feed_forward import GroupedFeedForward
@@ -21,6 +23,7 @@ from narformer_pyg.nn.losses import (
 from narformer_pyg.nn.readout import FusionReadout, MeanReadout, SumReadout
 
 __all__ = [
+    "ENCODERS",
     "ArchitectureConsistencyLoss",
     "CellTokenEncoder",
     "FusionReadout",
@@ -38,5 +41,6 @@ __all__ = [
     "SoftmaxAttentionConv",
     "SumReadout",
     "nerf_code",
+    "register_encoder",
     "trans_code",
 ]

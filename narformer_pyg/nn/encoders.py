@@ -10,12 +10,16 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from narformer_pyg._checks import check_integer
+from narformer_pyg._registry import Registry
 from narformer_pyg.vocabulary import COUNTINGS, NUM_OUTPUT_DIMS, NUM_SLOTS, get_vocabulary
 
 #: FLOPs, parameters and memory access are coded in billions.
 _GIGA = 1e9
 _NUM_STATIC = 4
 _STATIC_SCALES = ("billions", "log")
+
+ENCODERS = Registry("token_encoder")
+register_encoder = ENCODERS.register
 
 
 def nerf_code(value: Tensor, num_frequencies: int = 32) -> Tensor:
@@ -61,6 +65,7 @@ def trans_code(value: Tensor, num_frequencies: int = 5) -> Tensor:
     return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(-2)
 
 
+@register_encoder("cell")
 class CellTokenEncoder(torch.nn.Module):
     r"""Codes of the nodes of a cell: operation next to position, 128 numbers in the paper.
 
@@ -129,6 +134,7 @@ class CellTokenEncoder(torch.nn.Module):
         return f"{self.__class__.__name__}({arguments})"
 
 
+@register_encoder("operator")
 class OperatorTokenEncoder(torch.nn.Module):
     r"""Codes of the operators of a network: type, definition and output shape.
 
