@@ -23,8 +23,7 @@ from narformer_pyg.datasets._nasbench101_table import (
     read_official_file,
 )
 from narformer_pyg.datasets.target import select_targets
-from narformer_pyg.spaces.nasbench101 import NODE_TYPES, NASBench101Cell
-from narformer_pyg.spaces.nasbench101_codes import unpack_codes
+from narformer_pyg.spaces.nasbench101 import NODE_TYPES, NASBench101Cell, unpack_codes
 
 log = logging.getLogger(__name__)
 
@@ -202,7 +201,7 @@ def collated_graphs(vertices: Any, edge_bits: Any, op_code: Any) -> tuple[Data, 
     """Builds the storage of an in-memory dataset without a loop over graphs.
 
     Args:
-        vertices: As :func:`~narformer_pyg.spaces.nasbench101_codes.unpack_codes` takes it.
+        vertices: As :func:`~narformer_pyg.spaces.nasbench101.unpack_codes` takes it.
         edge_bits: The same.
         op_code: The same.
 

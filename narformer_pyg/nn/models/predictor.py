@@ -28,7 +28,7 @@ from narformer_pyg.nn.models.monotone_map import MonotoneMap
 from narformer_pyg.nn.models.registry import create_model, model_name
 from narformer_pyg.nn.readout import segment_mean
 from narformer_pyg.spaces import NASBench201Cell, equivalent_indices
-from narformer_pyg.spaces.nasbench201_equivalence import cell_indices, function_indices
+from narformer_pyg.spaces.nasbench201 import cell_indices, function_indices
 
 FILE_NAME = "predictor.pt"
 _PRETRAINED = Path(__file__).with_name("pretrained")

@@ -13,8 +13,10 @@ import torch
 
 from narformer_pyg.errors import ConversionError
 from narformer_pyg.spaces import NASBench101Cell
-from narformer_pyg.spaces.nasbench101 import NODE_TYPES, NUM_CELLS, OPERATIONS
-from narformer_pyg.spaces.nasbench101_codes import (
+from narformer_pyg.spaces.nasbench101 import (
+    NODE_TYPES,
+    NUM_CELLS,
+    OPERATIONS,
     all_edge_bits,
     num_parameters,
     unpack_codes,
