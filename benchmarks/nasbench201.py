@@ -260,14 +260,14 @@ def train(run: Run, args: argparse.Namespace) -> dict[str, Any]:
     metrics = {
         name: measure(prediction, dataset.labels(run.test_target), cells)
         for name, cells in (
-            ("all cells", split.test),
-            ("unseen cells", split.held_out),
+            ("all cells", split.all),
+            ("unseen cells", split.test),
             ("unseen functions", is_new.nonzero().flatten()),
         )
     }
-    alone = [measure(values, dataset.labels(run.test_target), split.test) for values in predictions]
+    alone = [measure(values, dataset.labels(run.test_target), split.all) for values in predictions]
     others = {
-        name: measure(prediction, dataset.labels(name), split.test)
+        name: measure(prediction, dataset.labels(name), split.all)
         for name in (VALID, "cifar10valid_test_acc")
         if run.test_target == TEST
     }

@@ -101,7 +101,7 @@ def test_resolution_is_halved_twice() -> None:
 
 def test_repr_names_the_cell() -> None:
     network = NASBench101Cell.from_str("maxpool3x3~0+output~1").to_module(C=1, N=1)
-    assert "cell='maxpool3x3~0+output~1'" in repr(network)
+    assert "operations=('input', 'maxpool3x3', 'output')" in repr(network)
 
 
 @pytest.mark.parametrize("name", ["num_classes", "C", "N"])
