@@ -14,7 +14,7 @@ from narformer_pyg.nn import CellTokenEncoder
 from narformer_pyg.nn.readout import segment_mean
 from narformer_pyg.predictor.predictor import PREDICTORS, ArchitecturePredictor
 from narformer_pyg.spaces import NASBench201Cell, equivalent_indices
-from narformer_pyg.spaces.nasbench201_equivalence import cell_indices, function_indices
+from narformer_pyg.spaces.nasbench201 import cell_indices, function_indices
 
 
 @PREDICTORS.register("averaged")

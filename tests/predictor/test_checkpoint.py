@@ -252,8 +252,9 @@ class TestDamage:
                 loaded = load(tmp_path)
             except CheckpointError:
                 continue
-            # A flip may change white space of JSON into other white space.
-            assert json.loads(flipped) == json.loads(content)
+            # A flip in white space, or in the name of the hash, changes nothing.
+            old, new = json.loads(content), json.loads(flipped)
+            assert all(new[key] == old[key] for key in old if key != "config_sha256")
             assert loaded.metadata == {"recipe": "best"}
 
     def test_missing_files(self, tmp_path: Path) -> None:
@@ -274,7 +275,7 @@ class TestDamage:
             ({"format_version": None}, r"format version 1 or lower \(got None"),
             ({"model": {}}, r"Cannot rebuild the predictor.*KeyError"),
             ({"model": None}, r"Cannot rebuild the predictor.*TypeError"),
-            ({"model": {"name": "foo", "config": {}}}, r"Cannot rebuild.*\(got 'foo'\)"),
+            ({"model": {"name": "foo", "config": {"in_channels": 16}}}, r"Cannot rebuild.*\(got 'foo'\)"),
             ({"predictor": "foo"}, r"'predictor' to be among plain, averaged \(got 'foo'\)"),
             ({"target_names": [1]}, "'target_names' to be one text"),
             ({"units": "a"}, "'units' to be one text"),

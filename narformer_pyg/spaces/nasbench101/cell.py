@@ -5,43 +5,36 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch_geometric.data import Data
 
 from narformer_pyg.errors import ConversionError
-from narformer_pyg.spaces._nasbench101_graph import (
+from narformer_pyg.spaces._checks import check_number, check_rng, check_text
+from narformer_pyg.spaces.nasbench101.codes import (
+    DIGITS,
+    all_edge_bits,
+    num_parameters,
+    unpack_codes,
+)
+from narformer_pyg.spaces.nasbench101.graph import (
+    MAX_EDGES,
+    MAX_VERTICES,
+    NODE_TYPES,
+    OPERATIONS,
+    NASBench101Data,
     ancestors,
-    edge_text,
+    is_cell,
     labelled_forms,
     module_hash,
-    num_edges,
-    read_matrix,
+    read_cell,
     select_vertices,
     split_bits,
     topological_order,
     useful_vertices,
 )
-from narformer_pyg.spaces._random import check_rng
-from narformer_pyg.spaces.nasbench101_codes import (
-    DIGITS,
-    MAX_EDGES,
-    MAX_VERTICES,
-    all_edge_bits,
-    check_code,
-    num_parameters,
-    unpack_codes,
-)
+from narformer_pyg.spaces.nasbench101.network import NASBench101Network
 
-if TYPE_CHECKING:
-    from narformer_pyg.spaces.nasbench101_network import NASBench101Network
-
-#: The three operations; the id of an operation in a graph is its place here plus one.
-OPERATIONS = ("conv1x1-bn-relu", "conv3x3-bn-relu", "maxpool3x3")
-#: The names behind the values :obj:`0..4` of the attribute :obj:`op` of a graph.
-NODE_TYPES = ("input", *OPERATIONS, "output")
 #: The number of cells that are not isomorphic to each other.
 NUM_CELLS = 423624
 
@@ -89,24 +82,10 @@ class NASBench101Cell:
     operations: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        operations = _check_operations(self.operations)
-        predecessors = read_matrix(self.matrix, len(operations))
-        kept = useful_vertices(predecessors)
-        if not kept:
-            raise ConversionError(
-                "Expected 'matrix' to hold a path from the input to the output "
-                f"(got {edge_text(predecessors)})"
-            )
-        predecessors = select_vertices(predecessors, kept)
-        edge_count = num_edges(predecessors)
-        if len(kept) > MAX_VERTICES or edge_count > MAX_EDGES:
-            raise ConversionError(
-                f"Expected 'matrix' to hold at most {MAX_VERTICES} vertices and {MAX_EDGES} edges "
-                f"on paths from input to output (got {len(kept)} vertices and {edge_count} edges)"
-            )
-        matrix = tuple(tuple(p >> x & 1 for p in predecessors) for x in range(len(kept)))
+        predecessors, operations = read_cell(self.matrix, self.operations)
+        matrix = tuple(tuple(p >> x & 1 for p in predecessors) for x in range(len(predecessors)))
         object.__setattr__(self, "matrix", matrix)
-        object.__setattr__(self, "operations", tuple(operations[v] for v in kept))
+        object.__setattr__(self, "operations", operations)
 
     @classmethod
     def from_str(cls, text: str) -> NASBench101Cell:
@@ -121,8 +100,7 @@ class NASBench101Cell:
             ConversionError: If the text has another form or is not a cell.
             TypeError: If :obj:`text` is not a string.
         """
-        if not isinstance(text, str):
-            raise TypeError(f"Expected 'text' to be a string (got {type(text).__name__}: {text!r})")
+        check_text("text", text)
         operations, predecessors = ["input"], [0]
         for vertex, term in enumerate(text.split("+"), start=1):
             match = _TERM.fullmatch(term)
@@ -154,19 +132,26 @@ class NASBench101Cell:
             TypeError: If a number is not an integer.
             ValueError: If there is no such cell.
         """
-        check_code(vertices, edge_bits, op_code)
+        if check_number("vertices", vertices, MAX_VERTICES + 1) < 2:
+            raise ValueError(
+                f"Expected 'vertices' to be between 2 and {MAX_VERTICES} (got {vertices})"
+            )
+        check_number("edge_bits", edge_bits, 1 << vertices * (vertices - 1) // 2)
+        check_number("op_code", op_code, 3 ** (vertices - 2))
         names = [DIGITS[op_code // 3**k % 3] for k in reversed(range(vertices - 2))]
-        return _make_cell(split_bits(vertices, edge_bits), ["input", *names, "output"])
+        predecessors = split_bits(vertices, edge_bits)
+        if not is_cell(predecessors) or len(useful_vertices(predecessors)) < vertices:
+            raise ValueError(
+                f"Expected 'edge_bits' to hold at most {MAX_EDGES} edges between {vertices} "
+                f"vertices, all of them on a path from input to output (got {edge_bits})"
+            )
+        return _make_cell(predecessors, ["input", *names, "output"])
 
     @classmethod
     def random(cls, rng: np.random.Generator) -> NASBench101Cell:
-        r"""Draws a cell uniformly from all 423,624, in a random one of its topological orders.
+        """Draws one of the 423,624 cells, in one of its topological orders, with a NumPy generator.
 
-        Args:
-            rng (numpy.random.Generator): The source of randomness.
-
-        Raises:
-            TypeError: If :obj:`rng` is something else.
+        All cells are equally likely.
         """
         check_rng(rng)
         graphs, ends = all_edge_bits()
@@ -206,14 +191,7 @@ class NASBench101Cell:
         return module_hash(self._predecessors(), [_HASH_LABEL[name] for name in self.operations])
 
     def mutate(self, rng: np.random.Generator) -> NASBench101Cell:
-        r"""Returns one of :meth:`neighbors`, drawn uniformly.
-
-        Args:
-            rng (numpy.random.Generator): The source of randomness.
-
-        Raises:
-            TypeError: If :obj:`rng` is something else.
-        """
+        """Returns one of :meth:`neighbors`, drawn uniformly with a NumPy generator."""
         check_rng(rng)
         neighbors = self.neighbors()
         return neighbors[int(rng.integers(len(neighbors)))]
@@ -231,7 +209,7 @@ class NASBench101Cell:
             order = topological_order(predecessors)
             # Sources move along with the vertices.
             ordered = select_vertices(predecessors, order)
-            if _is_cell(ordered):
+            if is_cell(ordered):
                 cell = _make_cell(ordered, [operations[v] for v in order])
                 found.setdefault((cell.num_vertices, *min(cell._forms())), cell)
         found.pop((self.num_vertices, *min(self._forms())), None)
@@ -247,31 +225,22 @@ class NASBench101Cell:
         return self.from_code(self.num_vertices, *min(self._forms()))
 
     def num_parameters(self, num_classes: int = 10, C: int = 128, N: int = 3) -> int:
-        r"""Returns the number of trainable parameters of the network of :meth:`to_module`.
-
-        It is computed from the cell without building the network, and with the default arguments
-        equal to what the benchmark publishes.
-
-        Args:
-            num_classes (int, optional): The number of classes. (default: :obj:`10`)
-            C (int, optional): The channels of the stem. (default: :obj:`128`)
-            N (int, optional): The modules in each of the three stacks. (default: :obj:`3`)
-        """
+        """Returns the number of trainable parameters of :meth:`to_module`, without building it."""
         cells = unpack_codes(*([number] for number in self.code))
         return int(num_parameters(cells, num_classes, C, N)[0])
 
-    def to_data(self) -> Data:
+    def to_data(self) -> NASBench101Data:
         r"""Returns the cell as a graph with its operations on the nodes.
 
         Returns:
-            Data: :obj:`op` (long, :obj:`[num_vertices]`, a place in :obj:`NODE_TYPES`),
-            :obj:`position` (long, :obj:`[num_vertices]`, the vertex's place in the order),
-            :obj:`edge_index` (long, :obj:`[2, num_edges]`, in the direction of the data flow,
-            sorted by target, then by source) and :obj:`num_nodes`.
+            NASBench101Data: :obj:`op` (long, :obj:`[num_vertices]`, a place in
+            :obj:`NODE_TYPES`), :obj:`position` (long, :obj:`[num_vertices]`, the vertex's place in
+            the order), :obj:`edge_index` (long, :obj:`[2, num_edges]`, in the direction of the data
+            flow, sorted by target, then by source) and :obj:`num_nodes`.
         """
         n = self.num_vertices
         edges = [(x, y) for y in range(n) for x in range(y) if self.matrix[x][y]]
-        return Data(
+        return NASBench101Data(
             op=torch.tensor([_OP[name] for name in self.operations]),
             position=torch.arange(n),
             edge_index=torch.tensor(edges).t().contiguous(),
@@ -279,22 +248,8 @@ class NASBench101Cell:
         )
 
     def to_module(self, num_classes: int = 10, C: int = 128, N: int = 3) -> NASBench101Network:
-        r"""Builds the benchmark's network with this cell, freshly initialised.
-
-        Args:
-            num_classes (int, optional): The number of classes. (default: :obj:`10`)
-            C (int, optional): The channels of the stem and of the first stack.
-                (default: :obj:`128`)
-            N (int, optional): The modules in each of the three stacks. (default: :obj:`3`)
-
-        Raises:
-            ValueError: If an argument is not a positive integer, or :obj:`C` leaves a vertex
-                without channels.
-        """
-        # The network needs the cell's class, so that module imports this one.
-        from narformer_pyg.spaces.nasbench101_network import NASBench101Network
-
-        return NASBench101Network(self, num_classes=num_classes, C=C, N=N)
+        """Builds the benchmark's network, see :class:`~narformer_pyg.spaces.NASBench101Network`."""
+        return NASBench101Network(self.matrix, self.operations, num_classes, C, N)
 
     def __str__(self) -> str:
         return "+".join(
@@ -344,31 +299,3 @@ def _make_cell(predecessors: Sequence[int], operations: Sequence[str]) -> NASBen
     n = len(predecessors)
     matrix = [[p >> x & 1 for p in predecessors] for x in range(n)]
     return NASBench101Cell(matrix, operations)  # type: ignore[arg-type]
-
-
-def _is_cell(predecessors: Sequence[int]) -> bool:
-    kept = useful_vertices(predecessors)
-    if not kept or len(kept) > MAX_VERTICES:
-        return False
-    return num_edges(select_vertices(predecessors, kept)) <= MAX_EDGES
-
-
-def _check_operations(operations: Any) -> tuple[str, ...]:
-    if isinstance(operations, str) or not isinstance(operations, Iterable):
-        raise TypeError(
-            "Expected 'operations' to be a sequence of names, one for each vertex "
-            f"(got {operations!r})"
-        )
-    operations = tuple(operations)
-    if len(operations) < 2 or operations[0] != "input" or operations[-1] != "output":
-        raise ConversionError(
-            "Expected 'operations' to begin with 'input' and to end with 'output' "
-            f"(got {operations!r})"
-        )
-    for name in operations[1:-1]:
-        if name not in OPERATIONS:
-            raise ConversionError(
-                f"Expected 'operations' between input and output to be among "
-                f"{', '.join(OPERATIONS)} (got {name!r})"
-            )
-    return operations

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from narformer_pyg._checks import check_integer
-from narformer_pyg.spaces._images import check_images
-from narformer_pyg.spaces.darts import INTERMEDIATE_NODES, DARTSGenotype, Edge
+from narformer_pyg.spaces._checks import check_images
+from narformer_pyg.spaces._layers import relu_conv_norm
+from narformer_pyg.spaces.darts.graph import INTERMEDIATE_NODES, Edge, check_cell
 
 _STEMS = ("cifar", "imagenet")
 
@@ -18,10 +19,10 @@ _STEMS = ("cifar", "imagenet")
 class DARTSNetwork(nn.Module):
     r"""The evaluation network of `DARTS <https://arxiv.org/abs/1806.09055>`_ around a genotype.
 
-    A stem, :obj:`layers` cells, global average pooling and a linear classifier. Cells number
-    :obj:`layers // 3` and :obj:`2 * layers // 3` are reduction cells with twice the channels, the
-    others normal ones. A cell concatenates four nodes, so that the channels of the three stages are
-    :obj:`4C`, :obj:`8C` and :obj:`16C`.
+    A stem, :obj:`layers` cells, global average pooling and a linear classifier. Cells
+    :obj:`layers // 3` and :obj:`2 * layers // 3` are reduction cells that double the channels, all
+    other cells are normal ones. A cell concatenates four nodes, so the three stages have
+    :obj:`4C`, :obj:`8C` and :obj:`16C` channels.
 
     With :obj:`stem="cifar"`, the stem is a 3x3 convolution to :obj:`3C` channels at full
     resolution. With :obj:`stem="imagenet"`, three 3x3 convolutions divide the resolution by eight;
@@ -32,13 +33,14 @@ class DARTSNetwork(nn.Module):
     release <https://github.com/quark0/darts>`_); 3,433,798 for :obj:`PDARTS`, and 3,910,224 with
     the second classifier (`issue 7 of its release <https://github.com/chenxin061/pdarts/issues/7>`_).
 
-    In training, the results of all operations but identities are dropped for whole images with the
-    probability :attr:`drop_path`, and what is kept is scaled up. It is a plain number that a
-    training can raise from epoch to epoch, as DARTS does:
-    :obj:`network.drop_path = 0.2 * epoch / epochs`.
+    In training, every operation but the identity drops its result for whole images with the
+    probability :attr:`drop_path` and scales up the rest. The attribute is a plain number that can
+    grow from epoch to epoch, as in DARTS: :obj:`network.drop_path = 0.2 * epoch / epochs`.
 
     Args:
-        genotype (DARTSGenotype): The two cells.
+        normal (sequence): The operations of the normal cell, see
+            :class:`~narformer_pyg.spaces.DARTSGenotype`.
+        reduce (sequence): The operations of the reduction cell.
         num_classes (int, optional): The number of classes. (default: :obj:`10`)
         C (int, optional): The channels of each node in the first cells. (default: :obj:`36`)
         layers (int, optional): The number of cells. (default: :obj:`20`)
@@ -54,13 +56,15 @@ class DARTSNetwork(nn.Module):
         - **output:** logits :math:`(B, \text{num\_classes})`, or a pair of them
 
     Raises:
-        TypeError: If :obj:`genotype` is not a :class:`DARTSGenotype`.
+        ConversionError: If the operations are not those of a cell.
+        TypeError: If a cell is not a sequence of pairs.
         ValueError: If another argument is wrong.
     """
 
     def __init__(
         self,
-        genotype: DARTSGenotype,
+        normal: Sequence[Edge],
+        reduce: Sequence[Edge],
         num_classes: int = 10,
         C: int = 36,
         layers: int = 20,
@@ -70,8 +74,6 @@ class DARTSNetwork(nn.Module):
         stem: Literal["cifar", "imagenet"] = "cifar",
     ) -> None:
         super().__init__()
-        if not isinstance(genotype, DARTSGenotype):
-            raise TypeError(f"Expected 'genotype' to be a DARTSGenotype (got {genotype!r})")
         for name, value in (("num_classes", num_classes), ("C", C), ("layers", layers)):
             check_integer(name, value)
         if not isinstance(auxiliary, bool):
@@ -80,7 +82,8 @@ class DARTSNetwork(nn.Module):
             raise ValueError(f"Expected 'stem' to be 'cifar' or 'imagenet' (got {stem!r})")
         if stem == "imagenet" and C % 2:
             raise ValueError(f"Expected 'C' to be even with 'stem' {stem!r} (got {C})")
-        self.genotype = genotype
+        #: The operations of the two cells.
+        self.normal, self.reduce = check_cell("normal", normal), check_cell("reduce", reduce)
         self.num_classes = num_classes
         self.drop_path = _check_drop_path(drop_path)
         self.divisor = 4 if stem == "cifar" else 32
@@ -98,7 +101,7 @@ class DARTSNetwork(nn.Module):
         for k in range(layers):
             reduction = k in (layers // 3, 2 * layers // 3)
             width *= 2 if reduction else 1
-            cell = genotype.reduce if reduction else genotype.normal
+            cell = self.reduce if reduction else self.normal
             self.cells.append(_Cell(cell, before_last, last, width, reduction, reduced))
             reduced = reduction
             before_last, last = last, len(INTERMEDIATE_NODES) * width
@@ -137,8 +140,8 @@ class DARTSNetwork(nn.Module):
         return logits if auxiliary is None else (logits, auxiliary)
 
     def extra_repr(self) -> str:
-        """Names the genotype in the module's text."""
-        return f"genotype={str(self.genotype)!r}, drop_path={self.drop_path}"
+        """Returns the cells for the module's text."""
+        return f"normal={self.normal}, reduce={self.reduce}, drop_path={self.drop_path}"
 
 
 class _Cell(nn.Module):
@@ -158,8 +161,8 @@ class _Cell(nn.Module):
             [
                 _FactorizedReduce(before_last, channels)
                 if reduced
-                else _relu_conv_norm(before_last, channels),
-                _relu_conv_norm(last, channels),
+                else relu_conv_norm(before_last, channels),
+                relu_conv_norm(last, channels),
             ]
         )
         self.sources = [source for _, source in cell]
@@ -244,12 +247,6 @@ def _imagenet_stem(channels: int) -> list[nn.Module]:
         nn.Sequential(*halve(3, channels // 2), nn.ReLU(), *halve(channels // 2, channels)),
         nn.Sequential(nn.ReLU(), *halve(channels, channels)),
     ]
-
-
-def _relu_conv_norm(in_channels: int, out_channels: int) -> nn.Module:
-    return nn.Sequential(
-        nn.ReLU(), nn.Conv2d(in_channels, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels)
-    )
 
 
 def _depthwise(channels: int, size: int, stride: int, dilation: int) -> nn.Module:

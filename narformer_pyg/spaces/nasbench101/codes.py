@@ -1,4 +1,4 @@
-"""All of NAS-Bench-101 in three arrays of small integers, and what is computed from them at once.
+"""NAS-Bench-101 cells as three arrays of small integers, for computations on all of them at once.
 
 A cell is a row :obj:`(vertices, edge_bits, op_code)`, as :attr:`NASBench101Cell.code` gives it.
 """
@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-MAX_VERTICES = 7
-MAX_EDGES = 9
+from narformer_pyg.spaces.nasbench101.graph import MAX_EDGES, MAX_VERTICES
+
 #: The operations by their digit in :obj:`op_code`, in the benchmark's own order.
 DIGITS = ("conv3x3-bn-relu", "conv1x1-bn-relu", "maxpool3x3")
 #: The value of the attribute :obj:`op` of a graph for each digit; the input's is 0.
@@ -101,41 +101,14 @@ def unpack_codes(vertices: Any, edge_bits: Any, op_code: Any) -> UnpackedCells:
     return UnpackedCells(vertices, adjacency, op)
 
 
-def check_code(vertices: int, edge_bits: int, op_code: int) -> None:
-    r"""Raises unless three numbers are a cell, as :func:`unpack_codes` does for arrays.
-
-    Raises:
-        TypeError: If a number is not an integer.
-        ValueError: If there is no such cell.
-    """
-    numbers = {"vertices": vertices, "edge_bits": edge_bits, "op_code": op_code}
-    for name, value in numbers.items():
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-            raise TypeError(
-                f"Expected '{name}' to be an integer (got {type(value).__name__}: {value!r})"
-            )
-    if not 2 <= vertices <= MAX_VERTICES:
-        raise ValueError(f"Expected 'vertices' to be between 2 and {MAX_VERTICES} (got {vertices})")
-    if (vertices, edge_bits) not in _known_graphs():
-        raise ValueError(
-            f"Expected 'edge_bits' to hold at most {MAX_EDGES} edges between {vertices} vertices, "
-            f"all of them on a path from input to output (got {edge_bits})"
-        )
-    if not 0 <= op_code < 3 ** (vertices - 2):
-        raise ValueError(
-            f"Expected 'op_code' to be between 0 and {3 ** (vertices - 2) - 1}, as there are "
-            f"{vertices} vertices (got {op_code})"
-        )
-
-
 @functools.cache
 def all_edge_bits() -> tuple[list[tuple[int, int]], np.ndarray]:
-    """Returns every graph of the space before operations, and how many cells they make.
+    """Returns all graphs of the space without operations, and the running number of cells.
 
     Returns:
         The 6,472 pairs :obj:`(vertices, edge_bits)` of upper triangular matrices, isomorphic ones
-        among them, in ascending order; and the running total of their possible operations: int64,
-        :obj:`[6472]`.
+        included, in ascending order; and the running total of the ways to place operations on
+        them: int64, :obj:`[6472]`.
     """
     graphs: list[tuple[int, int]] = []
     for n in range(2, MAX_VERTICES + 1):
@@ -154,11 +127,6 @@ def all_edge_bits() -> tuple[list[tuple[int, int]], np.ndarray]:
     return graphs, ends
 
 
-@functools.cache
-def _known_graphs() -> frozenset[tuple[int, int]]:
-    return frozenset(all_edge_bits()[0])
-
-
 def _popcount(bits: np.ndarray) -> np.ndarray:
     count = np.zeros_like(bits)
     for i in range(MAX_VERTICES * (MAX_VERTICES - 1) // 2):
@@ -169,13 +137,13 @@ def _popcount(bits: np.ndarray) -> np.ndarray:
 def vertex_channels(adjacency: np.ndarray, vertices: np.ndarray, out_channels: int) -> np.ndarray:
     r"""Returns the channels that each intermediate vertex computes: int64, :obj:`[num_cells, 7]`.
 
-    The channels of the module are shared out evenly over the vertices that the output
-    concatenates, the first ones taking one more where there is a remainder; any other vertex has
-    as many as the largest that it feeds. Zero for all but intermediate vertices.
+    The vertices that the output concatenates share the module's channels evenly, and the first
+    ones take one more each where there is a remainder; any other vertex has as many channels as the
+    largest vertex that it feeds. Input, output and padding have zero.
 
     Args:
-        adjacency (numpy.ndarray): As :class:`UnpackedCells` holds it.
-        vertices (numpy.ndarray): As :class:`UnpackedCells` holds it.
+        adjacency (numpy.ndarray): See :class:`UnpackedCells`.
+        vertices (numpy.ndarray): See :class:`UnpackedCells`.
         out_channels (int): The channels of the module's output.
     """
     concatenated = adjacency[np.arange(len(vertices)), :, vertices - 1]  # [num_cells, 7]
@@ -194,16 +162,9 @@ def num_parameters(
 ) -> np.ndarray:
     r"""Returns the number of trainable parameters of the networks: int64, :obj:`[num_cells]`.
 
-    A convolution has a kernel without bias and two parameters per channel in its batch
-    normalisation; pooling has none. It counts what
-    :class:`~narformer_pyg.spaces.NASBench101Network` with the same arguments builds, and with the
-    default ones what the benchmark publishes.
-
-    Args:
-        cells (UnpackedCells): The cells.
-        num_classes (int, optional): The number of classes. (default: :obj:`10`)
-        C (int, optional): The channels of the stem and of the first stack. (default: :obj:`128`)
-        N (int, optional): The modules in each of the three stacks. (default: :obj:`3`)
+    The number is that of :class:`~narformer_pyg.spaces.NASBench101Network` with the same arguments
+    and, with the default arguments, the one that the benchmark publishes: a convolution has a
+    kernel without bias and two parameters per channel in its batch normalisation.
     """
     vertices, adjacency, op = cells
     from_input = adjacency[:, 0].copy()  # [num_cells, 7]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from narformer_pyg.spaces import DARTS_GENOTYPES, DARTSGenotype, DARTSNetwork
-from narformer_pyg.spaces.darts import OPERATIONS, reorder_nodes
+from narformer_pyg.spaces.darts.graph import OPERATIONS, reorder_nodes
 
 V2 = DARTS_GENOTYPES["DARTS_V2"]
 IMAGENET: dict[str, Any] = {"num_classes": 1000, "C": 48, "layers": 14, "stem": "imagenet"}
@@ -93,7 +93,7 @@ def explicit(network: DARTSNetwork, x: Tensor) -> Tensor:
     stem = network.stem[0](x)
     outputs = [stem, stem]
     for k, cell in enumerate(network.cells):
-        edges = network.genotype.normal if k == 0 else network.genotype.reduce
+        edges = network.normal if k == 0 else network.reduce
         states = [cell.preprocess[0](outputs[-2]), cell.preprocess[1](outputs[-1])]
         for node in range(4):
             (_, a), (_, b) = edges[2 * node : 2 * node + 2]
@@ -285,7 +285,7 @@ def test_permuted_genotypes_have_networks_of_the_same_size() -> None:
 
 
 def test_repr_names_the_genotype() -> None:
-    assert f"genotype={str(V2)!r}, drop_path=0.2" in repr(build(drop_path=0.2))
+    assert f"reduce={V2.reduce}, drop_path=0.2" in repr(build(drop_path=0.2))
 
 
 @pytest.mark.parametrize("name", ["num_classes", "C", "layers"])
@@ -302,8 +302,8 @@ def test_drop_path_is_checked(value: Any) -> None:
 
 
 def test_other_arguments_are_checked() -> None:
-    with pytest.raises(TypeError, match=r"'genotype' to be a DARTSGenotype \(got 'DARTS_V2'\)"):
-        DARTSNetwork("DARTS_V2")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"'reduce' to be a sequence of 8 pairs .* \(got 'V2'\)"):
+        DARTSNetwork(V2.normal, "V2")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"'stem' to be 'cifar' or 'imagenet' \(got 'mnist'\)"):
         V2.to_module(stem="mnist")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"'auxiliary' to be True or False \(got 0.4\)"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from narformer_pyg.spaces.darts import DARTSGenotype
+from narformer_pyg.spaces.darts.cell import DARTSGenotype
 
 # The cells as their authors' releases give them: operation and node read, two for each node.
 _PUBLISHED = {

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from narformer_pyg.errors import ConversionError
 from narformer_pyg.spaces import NASBench101Cell, NASBench101Network
-from narformer_pyg.spaces.nasbench101_codes import unpack_codes, vertex_channels
+from narformer_pyg.spaces.nasbench101 import unpack_codes, vertex_channels
 
 
 def size(module: torch.nn.Module) -> int:
@@ -100,7 +101,7 @@ def test_resolution_is_halved_twice() -> None:
 
 def test_repr_names_the_cell() -> None:
     network = NASBench101Cell.from_str("maxpool3x3~0+output~1").to_module(C=1, N=1)
-    assert "cell='maxpool3x3~0+output~1'" in repr(network)
+    assert "operations=('input', 'maxpool3x3', 'output')" in repr(network)
 
 
 @pytest.mark.parametrize("name", ["num_classes", "C", "N"])
@@ -119,8 +120,10 @@ def test_enough_channels_are_asked_for() -> None:
 
 
 def test_cell_is_checked() -> None:
-    with pytest.raises(TypeError, match=r"'cell' to be a NASBench101Cell \(got 'output~0'\)"):
-        NASBench101Network("output~0")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"'operations' to be a sequence of names"):
+        NASBench101Network([[0, 1], [0, 0]], "input")
+    with pytest.raises(ConversionError, match=r"'matrix' to hold a path"):
+        NASBench101Network([[0, 0], [0, 0]], ["input", "output"])
 
 
 @pytest.mark.parametrize("shape", [(3, 32, 32), (1, 1, 32, 32), (1, 3, 30, 32), (1, 3, 32, 31)])

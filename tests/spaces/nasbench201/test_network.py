@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from narformer_pyg.errors import ConversionError
 from narformer_pyg.spaces import NASBench201Cell, NASBench201Network
 from narformer_pyg.spaces.nasbench201 import OPERATIONS
 
@@ -85,7 +86,7 @@ def test_isomorphic_cells_are_the_same_network(a: str, b: str) -> None:
 
 def test_repr_names_the_cell() -> None:
     cell = NASBench201Cell.from_index(0)
-    assert f"cell='{cell}'" in repr(cell.to_module(C=1, N=1))
+    assert f"operations={cell.operations}" in repr(cell.to_module(C=1, N=1))
 
 
 @pytest.mark.parametrize("name", ["num_classes", "C", "N"])
@@ -95,9 +96,11 @@ def test_arguments_are_checked(name: str, value: object) -> None:
         uniform_cell("none").to_module(**{name: value})  # type: ignore[arg-type]
 
 
-def test_cell_is_checked() -> None:
-    with pytest.raises(TypeError, match=r"'cell' to be a NASBench201Cell \(got 'none'\)"):
-        NASBench201Network("none")  # type: ignore[arg-type]
+def test_operations_are_checked() -> None:
+    with pytest.raises(TypeError, match=r"'operations' to be a tuple of six names \(got 'none'\)"):
+        NASBench201Network("none")
+    with pytest.raises(ConversionError, match=r"'operations' to be among .* \(got 'conv'\)"):
+        NASBench201Network(["conv"] * 6)
 
 
 @pytest.mark.parametrize("shape", [(3, 32, 32), (1, 1, 32, 32), (1, 3, 30, 32), (1, 3, 32, 31)])

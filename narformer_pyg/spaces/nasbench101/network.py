@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from narformer_pyg._checks import check_integer
-from narformer_pyg.spaces._images import check_images
-from narformer_pyg.spaces.nasbench101 import NASBench101Cell
-from narformer_pyg.spaces.nasbench101_codes import unpack_codes, vertex_channels
+from narformer_pyg.spaces._checks import check_images
+from narformer_pyg.spaces.nasbench101.codes import vertex_channels
+from narformer_pyg.spaces.nasbench101.graph import MAX_VERTICES, read_cell
 
 
 class NASBench101Network(nn.Module):
@@ -20,14 +23,15 @@ class NASBench101Network(nn.Module):
     :obj:`2C` and :obj:`4C` channels, a 2x2 max pooling between two stacks, then global average
     pooling and a linear classifier. Every convolution is followed by batch normalisation and ReLU.
 
-    In a module, the channels of the output are shared out over the vertices that it concatenates
-    (see :func:`~narformer_pyg.spaces.nasbench101_codes.vertex_channels`). A vertex applies its
-    operation to the sum of what it reads, cut to its own number of channels. The module's input
-    passes a 1x1 convolution on every edge, and an edge from input to output is added to the
-    concatenation.
+    In a module, the vertices that the output concatenates share its channels (see
+    :func:`~narformer_pyg.spaces.nasbench101.vertex_channels`). A vertex cuts its inputs to its own
+    number of channels, sums them and applies its operation. The module's input passes a 1x1
+    convolution on every edge, and an edge from input to output is added to the concatenation.
 
     Args:
-        cell (NASBench101Cell): The cell.
+        matrix (array_like): The adjacency matrix of the cell, see
+            :class:`~narformer_pyg.spaces.NASBench101Cell`.
+        operations (sequence of str): The operation of each vertex.
         num_classes (int, optional): The number of classes. (default: :obj:`10`)
         C (int, optional): The channels of the stem and of the first stack. (default: :obj:`128`)
         N (int, optional): The modules in each of the three stacks. (default: :obj:`3`)
@@ -37,26 +41,32 @@ class NASBench101Network(nn.Module):
         - **output:** logits :math:`(B, \text{num\_classes})`
 
     Raises:
-        TypeError: If :obj:`cell` is not a :class:`NASBench101Cell`.
+        ConversionError: If matrix and operations are not a cell.
+        TypeError: If :obj:`operations` is not a sequence of names.
         ValueError: If a number is not a positive integer, or :obj:`C` is smaller than the number
             of vertices that the output concatenates.
     """
 
     def __init__(
-        self, cell: NASBench101Cell, num_classes: int = 10, C: int = 128, N: int = 3
+        self,
+        matrix: Any,
+        operations: Sequence[str],
+        num_classes: int = 10,
+        C: int = 128,
+        N: int = 3,
     ) -> None:
         super().__init__()
-        if not isinstance(cell, NASBench101Cell):
-            raise TypeError(f"Expected 'cell' to be a NASBench101Cell (got {cell!r})")
         for name, value in (("num_classes", num_classes), ("C", C), ("N", N)):
             check_integer(name, value)
-        degree = sum(row[-1] for row in cell.matrix[1:])
+        predecessors, operations = read_cell(matrix, operations)
+        degree = (predecessors[-1] >> 1).bit_count()  # the input is added, not concatenated
         if degree > C:
             raise ValueError(
                 f"Expected 'C' to be at least {degree}, so that each vertex that the output "
                 f"concatenates has a channel (got {C})"
             )
-        self.cell = cell
+        #: The operations of the cell.
+        self.operations = operations
         self.num_classes = num_classes
 
         self.stem = _conv_norm_relu(3, C, kernel_size=3)
@@ -66,47 +76,49 @@ class NASBench101Network(nn.Module):
             if stack > 0:
                 stacks[f"pool{stack}"] = nn.MaxPool2d(2, stride=2)
             for k in range(N):
-                stacks[f"module{stack * N + k}"] = _CellModule(cell, channels, C * 2**stack)
+                stacks[f"module{stack * N + k}"] = _CellModule(
+                    predecessors, operations, channels, C * 2**stack
+                )
                 channels = C * 2**stack
         self.stacks = nn.Sequential(stacks)
         self.classifier = nn.Linear(channels, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        r"""Returns the logits of a batch of images.
-
-        Args:
-            x (Tensor): The images.
-
-        Raises:
-            ValueError: If the images have another shape.
-        """
+        """Returns the logits of a batch of images."""
         check_images(x)
         x = self.stacks(self.stem(x))  # [B, 4 * C, H / 4, W / 4]
         return self.classifier(x.mean(dim=(2, 3)))  # [B, num_classes]
 
     def extra_repr(self) -> str:
-        """Names the cell in the module's text."""
-        return f"cell={str(self.cell)!r}"
+        """Returns the operations for the module's text."""
+        return f"operations={self.operations}"
 
 
 class _CellModule(nn.Module):
-    def __init__(self, cell: NASBench101Cell, in_channels: int, out_channels: int) -> None:
+    def __init__(
+        self,
+        predecessors: Sequence[int],
+        operations: Sequence[str],
+        in_channels: int,
+        out_channels: int,
+    ) -> None:
         super().__init__()
-        unpacked = unpack_codes(*([number] for number in cell.code))
-        output = cell.num_vertices - 1
-        width = vertex_channels(unpacked.adjacency, unpacked.vertices, out_channels)[0].tolist()
-        width = self.width = [*width[:output], out_channels]
-        self.sources = [
-            [x for x in range(1, y) if cell.matrix[x][y]] for y in range(cell.num_vertices)
-        ]
+        n = len(predecessors)
+        #: The intermediate vertices that each vertex reads.
+        self.sources = [[x for x in range(1, y) if p >> x & 1] for y, p in enumerate(predecessors)]
+        adjacency = np.zeros((1, MAX_VERTICES, MAX_VERTICES), dtype=bool)
+        for y, p in enumerate(predecessors):
+            adjacency[0, :n, y] = [p >> x & 1 for x in range(n)]
+        width = vertex_channels(adjacency, np.array([n]), out_channels)[0].tolist()
+        width = self.width = [*width[: n - 1], out_channels]
         self.operations = nn.ModuleDict(
-            {str(v): _make_operation(cell.operations[v], width[v]) for v in range(1, output)}
+            {str(v): _make_operation(operations[v], width[v]) for v in range(1, n - 1)}
         )
         self.projections = nn.ModuleDict(
             {
                 str(v): _conv_norm_relu(in_channels, width[v], kernel_size=1)
-                for v in range(1, output + 1)
-                if cell.matrix[0][v]
+                for v in range(1, n)
+                if predecessors[v] & 1
             }
         )
 

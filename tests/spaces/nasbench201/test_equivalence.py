@@ -9,8 +9,7 @@ from torch_geometric.data import Data
 
 from narformer_pyg.datasets import FakeNAS
 from narformer_pyg.spaces import NASBench201Cell, equivalent_indices
-from narformer_pyg.spaces.nasbench201 import CELL_EDGES, NUM_CELLS
-from narformer_pyg.spaces.nasbench201_equivalence import cell_indices, function_indices
+from narformer_pyg.spaces.nasbench201 import CELL_EDGES, NUM_CELLS, cell_indices, function_indices
 
 RNG = np.random.default_rng(0)
 INPUT, POOL = RNG.normal(size=3), RNG.normal(size=(3, 3))
@@ -172,7 +171,7 @@ def test_no_cell(what: str) -> None:
     else:
         data = Data()
     graphs = [NASBench201Cell.from_index(4).to_data(), data]
-    with pytest.raises(ValueError, match=r"cells of NAS-Bench-201, .* \(got graph 1: Data"):
+    with pytest.raises(ValueError, match=r"cells of NAS-Bench-201, .* \(got graph 1: .*Data"):
         cell_indices(graphs)
 
 

@@ -15,13 +15,8 @@ import torch
 from narformer_pyg.convert import to_networkx
 from narformer_pyg.errors import ConversionError
 from narformer_pyg.spaces import DARTS_GENOTYPES, DARTSGenotype
-from narformer_pyg.spaces.darts import (
-    NODE_TYPES,
-    NUM_NEIGHBORS,
-    NUM_NODES,
-    OPERATIONS,
-    node_orders,
-)
+from narformer_pyg.spaces.darts.cell import NUM_NEIGHBORS
+from narformer_pyg.spaces.darts.graph import NODE_TYPES, NUM_NODES, OPERATIONS, node_orders
 
 V2 = DARTS_GENOTYPES["DARTS_V2"]
 # As DARTS prints it, and as its source code has it.

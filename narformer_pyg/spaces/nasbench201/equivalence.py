@@ -1,4 +1,4 @@
-"""Which cells of NAS-Bench-201 compute the same function."""
+"""Classes of NAS-Bench-201 cells that compute the same function."""
 
 from __future__ import annotations
 
@@ -12,17 +12,15 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
-from narformer_pyg.spaces.nasbench201 import (
+from narformer_pyg.spaces.nasbench201.cell import NUM_CELLS, NASBench201Cell, code_to_index
+from narformer_pyg.spaces.nasbench201.graph import (
     CELL_EDGES,
-    NUM_CELLS,
     NUM_NODES,
     OPERATIONS,
-    NASBench201Cell,
-    code_to_index,
     graph_edge_index,
 )
 
-# Hundreds of cells compute nothing at all: some of a class say as much as all of them.
+# Hundreds of cells compute nothing at all; a sample of such a class says as much as all of it.
 MAX_MEMBERS = 64
 
 
@@ -32,11 +30,11 @@ def function_indices() -> Tensor:
 
     The function of a cell is a sum of terms: a :obj:`skip_connect` contributes the terms of its
     source, a :obj:`none` or an operation on an empty sum contributes nothing, an average pooling,
-    which is linear, contributes each term pooled, and a convolution one term of all that it reads.
-    Two cells have the same function if their terms are the same and stem from the same number of
-    convolutions in the same places: one convolution that is used twice is not two convolutions,
-    which have weights of their own. Such cells can represent the same functions, up to the biases
-    of convolutions of nothing, and have the same number of parameters in use.
+    which is linear, contributes each term pooled, and a convolution contributes one term that holds
+    all of its input. Two cells have the same function if they have the same terms from the same
+    number of convolutions in the same places: two convolutions have weights of their own, one
+    convolution used twice does not. Such cells can represent the same functions, up to the biases
+    of convolutions of an empty sum, and use the same number of parameters.
     """
     first: dict[Any, int] = {}
     return torch.tensor(
@@ -59,8 +57,8 @@ def _members() -> dict[int, Tensor]:
 def equivalent_indices(index: int) -> Tensor:
     r"""Returns the official indices of cells with the same function, in ascending order.
 
-    The cell itself is among them, unless the class is larger than 64: then it stands for 64 of its
-    members, spread evenly.
+    They include the cell itself. A class of more than 64 cells is represented by 64 of them,
+    spread evenly, which may leave the cell out.
 
     Args:
         index (int): An official index, :obj:`0` to :obj:`15624`.
@@ -70,13 +68,13 @@ def equivalent_indices(index: int) -> Tensor:
 
 
 def cell_indices(graphs: Sequence[Data]) -> Tensor:
-    r"""Returns the official index of the cell that each graph shows: long, :math:`(n)`.
+    r"""Returns the official index of each graph's cell: long, :math:`(n)`.
 
     Args:
-        graphs (sequence of Data): Graphs as :meth:`NASBench201Cell.to_data` makes them.
+        graphs (sequence of Data): Graphs made by :meth:`NASBench201Cell.to_data`.
 
     Raises:
-        ValueError: If one is something else; the message says which.
+        ValueError: If one is not such a graph; the message says which.
     """
     edges = graph_edge_index()
     for i, data in enumerate(graphs):

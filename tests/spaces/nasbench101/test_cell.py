@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import csv
 import pickle
 import random
 from collections import Counter
@@ -13,8 +14,10 @@ import torch
 
 from narformer_pyg.errors import ConversionError
 from narformer_pyg.spaces import NASBench101Cell
-from narformer_pyg.spaces.nasbench101 import NODE_TYPES, NUM_CELLS, OPERATIONS
-from narformer_pyg.spaces.nasbench101_codes import (
+from narformer_pyg.spaces.nasbench101 import (
+    NODE_TYPES,
+    NUM_CELLS,
+    OPERATIONS,
     all_edge_bits,
     num_parameters,
     unpack_codes,
@@ -388,30 +391,14 @@ def test_to_data() -> None:
     assert NASBench101Cell.from_str("output~0").to_data().edge_index.tolist() == [[0], [1]]
 
 
-def test_published_hashes(real_data: Path) -> None:
-    with np.load(real_data / "nasbench101_subset.npz") as content:
-        table = {name: content[name] for name in content.files}
-    for i in range(0, len(table["hash"]), 7):
-        n = int(table["num_vertices"][i])
-        names = [NODE_TYPES[k] for k in table["ops"][i, :n]]
-        cell = NASBench101Cell(table["adjacency"][i, :n, :n], names)  # type: ignore[arg-type]
-        assert cell.num_vertices == n
-        assert cell.module_hash == table["hash"][i].decode()
-        assert cell.num_parameters() == table["params"][i]
-
-
-def test_published_parameters_of_all_cells(real_data: Path) -> None:
-    with np.load(real_data / "nasbench101_all_cells_index.npz") as content:
-        table = {name: content[name] for name in content.files}
-    cells = unpack_codes(table["vertices"], table["edge_bits"], table["op_code"])
-    assert len(cells.vertices) == NUM_CELLS
-    assert np.array_equal(num_parameters(cells), table["params"])
-    rng = np.random.default_rng(0)
-    seen = set()
-    for i in rng.choice(NUM_CELLS, 200, replace=False):
-        code = tuple(int(table[name][i]) for name in ("vertices", "edge_bits", "op_code"))
-        cell = NASBench101Cell.from_code(*code)
-        assert cell.code == code
-        assert cell.num_parameters() == table["params"][i]
-        seen.add(cell.canonical())
-    assert len(seen) == 200
+def test_published_hashes_and_parameters(published: Path) -> None:
+    with (published / "nasbench101_published.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    cells = [NASBench101Cell.from_str(row["cell"]) for row in rows]
+    assert [cell.module_hash for cell in cells] == [row["hash"] for row in rows]
+    parameters = [int(row["parameters"]) for row in rows]
+    assert [cell.num_parameters() for cell in cells] == parameters
+    codes = np.array([cell.code for cell in cells])
+    assert num_parameters(unpack_codes(*codes.T)).tolist() == parameters
+    for cell in cells:
+        assert NASBench101Cell.from_code(*cell.code) == cell

@@ -9,14 +9,12 @@ import torch
 
 from narformer_pyg.errors import ConversionError
 from narformer_pyg.spaces import NASBench201Cell
-from narformer_pyg.spaces.nasbench201 import (
+from narformer_pyg.spaces.nasbench201.cell import NUM_CELLS, canonical_indices, cell_codes
+from narformer_pyg.spaces.nasbench201.graph import (
     CELL_EDGES,
     GRAPH_EDGES,
     NODE_TYPES,
-    NUM_CELLS,
     OPERATIONS,
-    canonical_indices,
-    cell_codes,
 )
 
 ARCH = "|nor_conv_3x3~0|+|nor_conv_3x3~0|avg_pool_3x3~1|+|skip_connect~0|nor_conv_1x1~1|none~2|"
@@ -148,7 +146,7 @@ def test_constructor_rejects() -> None:
         NASBench201Cell((*("none",) * 5, "identity"))
     with pytest.raises(ConversionError, match=r"skip_connect, none \(got 3\)"):
         NASBench201Cell((3,) * 6)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match=r"'from_str'"):
+    with pytest.raises(TypeError, match=r"from_str'"):
         NASBench201Cell(ARCH)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"six names \(got 4\)"):
         NASBench201Cell(4)  # type: ignore[arg-type]

@@ -4,34 +4,26 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import resources
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch_geometric.data import Data
 
 from narformer_pyg.errors import ConversionError
-from narformer_pyg.spaces._random import check_rng
+from narformer_pyg.spaces._checks import check_number, check_rng, check_text
+from narformer_pyg.spaces.nasbench201.graph import (
+    CELL_EDGES,
+    NODE_TYPES,
+    NUM_NODES,
+    OPERATIONS,
+    NASBench201Data,
+    check_operation,
+    check_operations,
+    graph_edge_index,
+)
+from narformer_pyg.spaces.nasbench201.network import NASBench201Network
 
-if TYPE_CHECKING:
-    from narformer_pyg.spaces.nasbench201_network import NASBench201Network
-
-#: The five operations; the id of an operation in a graph is its place here plus one.
-OPERATIONS = ("nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3", "skip_connect", "none")
-#: The names behind the values :obj:`0..6` of the attribute :obj:`op` of a graph.
-NODE_TYPES = ("input", *OPERATIONS, "output")
-#: The feature maps (source, target) that each of the six operations connects.
-CELL_EDGES = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
-#: The graph with operations on nodes: two operations are connected where one's target is the
-#: other's source. Sorted by target, then by source.
-GRAPH_EDGES = (
-    (0, 1), (0, 2), (1, 3), (0, 4), (1, 5), (2, 6), (3, 6), (4, 7), (5, 7), (6, 7),
-)  # fmt: skip
-NUM_NODES = len(NODE_TYPES) + 1
 NUM_CELLS = len(OPERATIONS) ** len(CELL_EDGES)
 
 _DIGIT = {name: i for i, name in enumerate(OPERATIONS)}
@@ -68,19 +60,7 @@ class NASBench201Cell:
     operations: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        if isinstance(self.operations, str) or not isinstance(self.operations, Iterable):
-            raise TypeError(
-                "Expected 'operations' to be a tuple of six names "
-                f"(got {self.operations!r}); use 'from_str' to parse an architecture string"
-            )
-        object.__setattr__(self, "operations", tuple(self.operations))
-        if len(self.operations) != len(CELL_EDGES):
-            raise ConversionError(
-                f"Expected 'operations' to hold {len(CELL_EDGES)} names "
-                f"(got {len(self.operations)}: {self.operations!r})"
-            )
-        for operation in self.operations:
-            _check_operation(operation)
+        object.__setattr__(self, "operations", check_operations(self.operations))
 
     @classmethod
     def from_str(cls, arch_str: str) -> NASBench201Cell:
@@ -96,11 +76,7 @@ class NASBench201Cell:
                 unknown operation, or an operation that reads the wrong feature map.
             TypeError: If :obj:`arch_str` is not a string.
         """
-        if not isinstance(arch_str, str):
-            raise TypeError(
-                f"Expected 'arch_str' to be a string (got {type(arch_str).__name__}: {arch_str!r})"
-            )
-        groups = arch_str.split("+")
+        groups = check_text("arch_str", arch_str).split("+")
         if len(groups) != 3:
             raise ConversionError(
                 f"Expected 'arch_str' to describe 3 feature maps joined by '+', as in {_FORMAT} "
@@ -126,7 +102,7 @@ class NASBench201Cell:
                         f"Expected 'operation~source' at feature map {target}, as in {_FORMAT} "
                         f"(got {term!r} in {arch_str!r})"
                     )
-                operation = _check_operation(match[1])
+                operation = check_operation(match[1])
                 if match[2] != str(source):
                     raise ConversionError(
                         f"Expected operation {source + 1} at feature map {target} to read feature "
@@ -146,7 +122,7 @@ class NASBench201Cell:
             TypeError: If :obj:`index` is not an integer.
             ValueError: If :obj:`index` is out of range; negative indices are.
         """
-        return cls.from_code(int(cell_codes()[_check_number("index", index)]))
+        return cls.from_code(int(cell_codes()[check_number("index", index, NUM_CELLS)]))
 
     @classmethod
     def from_code(cls, code: int) -> NASBench201Cell:
@@ -159,19 +135,12 @@ class NASBench201Cell:
             TypeError: If :obj:`code` is not an integer.
             ValueError: If :obj:`code` is out of range.
         """
-        code = _check_number("code", code)
+        code = check_number("code", code, NUM_CELLS)
         return cls(tuple(OPERATIONS[code // weight % len(OPERATIONS)] for weight in _WEIGHTS))
 
     @classmethod
     def random(cls, rng: np.random.Generator) -> NASBench201Cell:
-        r"""Draws a cell uniformly from all 15,625.
-
-        Args:
-            rng (numpy.random.Generator): The source of randomness.
-
-        Raises:
-            TypeError: If :obj:`rng` is something else.
-        """
+        r"""Draws a cell uniformly from all 15,625, with a NumPy generator."""
         return cls.from_code(int(check_rng(rng).integers(NUM_CELLS)))
 
     @property
@@ -191,14 +160,7 @@ class NASBench201Cell:
         return int(code_to_index()[self.code])
 
     def mutate(self, rng: np.random.Generator) -> NASBench201Cell:
-        r"""Returns a cell that differs in one operation, drawn uniformly from the 24 such cells.
-
-        Args:
-            rng (numpy.random.Generator): The source of randomness.
-
-        Raises:
-            TypeError: If :obj:`rng` is something else.
-        """
+        r"""Returns a cell that differs in one operation, drawn uniformly from the 24 such cells."""
         neighbors = self.neighbors()
         return neighbors[int(check_rng(rng).integers(len(neighbors)))]
 
@@ -214,34 +176,35 @@ class NASBench201Cell:
     def canonical(self) -> NASBench201Cell:
         r"""Returns the representative of all cells isomorphic to this one.
 
-        Isomorphism is the benchmark's, which counts 6,466 classes: two cells are isomorphic if
-        the expressions of their outputs are the same text. The expression of a feature map joins
-        the sorted expressions of what arrives by :obj:`+`; a :obj:`skip_connect` contributes the
-        expression of its source as it stands, a :obj:`none` contributes a zero, and so does any
-        operation on a feature map that is one bare zero. Isomorphic cells compute the same
-        function if operations map zero to zero and those of a kind have the same weights. The
-        converse does not hold, as zeros stay in sums and sums are not sorted again across a skip:
-        4,930 such functions have 6,466 classes. A notion for networks whose operations have weights
-        of their own is :func:`~narformer_pyg.spaces.equivalent_indices`.
+        Isomorphism is the benchmark's, with 6,466 classes: two cells are isomorphic if the
+        expressions of their outputs are the same text. The expression of a feature map joins the
+        sorted expressions of its summands by :obj:`+`; a :obj:`skip_connect` contributes the
+        expression of its source, a :obj:`none` contributes a zero, and so does any operation on a
+        feature map that is a bare zero. Isomorphic cells compute the same function if operations
+        map zero to zero and operations of a kind share their weights. The converse does not hold:
+        zeros stay in sums, and sums are not sorted again across a skip, so the 6,466 classes
+        compute only 4,930 such functions. :func:`~narformer_pyg.spaces.equivalent_indices` treats
+        networks whose operations have weights of their own.
 
-        The representative is the cell with the lowest official index. The first call takes some
-        0.1 s to classify the whole space, later ones a few microseconds.
+        The representative is the cell with the lowest official index. The first call classifies the
+        whole space in some 0.1 s.
         """
         return NASBench201Cell.from_index(int(canonical_indices()[self.index]))
 
-    def to_data(self) -> Data:
+    def to_data(self) -> NASBench201Data:
         r"""Returns the cell as a graph with its operations on the nodes.
 
         Node 0 is the input, nodes 1 to 6 are the six operations in order (:obj:`none` included)
-        and node 7 is the output; the ten edges are the same for all cells.
+        and node 7 is the output; all cells share the same ten edges.
 
         Returns:
-            Data: :obj:`op` (long, :obj:`[8]`, a place in :obj:`NODE_TYPES`), :obj:`position`
-            (long, :obj:`[8]`, :obj:`0..7`), :obj:`edge_index` (long, :obj:`[2, 10]`, in the
-            direction of the data flow, sorted by target) and :obj:`num_nodes`.
+            NASBench201Data: :obj:`op` (long, :obj:`[8]`, a place in :obj:`NODE_TYPES`),
+            :obj:`position` (long, :obj:`[8]`, :obj:`0..7`), :obj:`edge_index` (long,
+            :obj:`[2, 10]`, in the direction of the data flow, sorted by target) and
+            :obj:`num_nodes`.
         """
         op = [0, *(_DIGIT[name] + 1 for name in self.operations), NODE_TYPES.index("output")]
-        return Data(
+        return NASBench201Data(
             op=torch.tensor(op),
             position=torch.arange(NUM_NODES),
             edge_index=graph_edge_index(),
@@ -249,31 +212,14 @@ class NASBench201Cell:
         )
 
     def to_module(self, num_classes: int = 10, C: int = 16, N: int = 5) -> NASBench201Network:
-        r"""Builds the benchmark's network with this cell, freshly initialised.
-
-        Args:
-            num_classes (int, optional): The number of classes. (default: :obj:`10`)
-            C (int, optional): The channels of the first stage. (default: :obj:`16`)
-            N (int, optional): The cells in each of the three stages. (default: :obj:`5`)
-
-        Raises:
-            ValueError: If an argument is not a positive integer.
-        """
-        # The network needs the cell's constants, so that module imports this one.
-        from narformer_pyg.spaces.nasbench201_network import NASBench201Network
-
-        return NASBench201Network(self, num_classes=num_classes, C=C, N=N)
+        """Builds the benchmark's network, see :class:`~narformer_pyg.spaces.NASBench201Network`."""
+        return NASBench201Network(self.operations, num_classes, C, N)
 
     def __str__(self) -> str:
         groups: dict[int, str] = {}
         for (source, target), name in zip(CELL_EDGES, self.operations, strict=True):
             groups[target] = groups.get(target, "|") + f"{name}~{source}|"
         return "+".join(groups.values())
-
-
-def graph_edge_index() -> Tensor:
-    """Returns the connections of every cell's graph: long, :obj:`[2, 10]`."""
-    return torch.tensor(GRAPH_EDGES).t().contiguous()
 
 
 @functools.cache
@@ -327,21 +273,3 @@ def _expression(operations: tuple[str, ...]) -> str:
                 summands.append(f"({values[source]})@{name}")
         values.append("+".join(sorted(summands)))
     return values[-1]
-
-
-def _check_operation(operation: object) -> str:
-    if operation not in OPERATIONS:
-        raise ConversionError(
-            f"Expected 'operations' to be among {', '.join(OPERATIONS)} (got {operation!r})"
-        )
-    return str(operation)
-
-
-def _check_number(name: str, value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(
-            f"Expected '{name}' to be an integer (got {type(value).__name__}: {value!r})"
-        )
-    if not 0 <= value < NUM_CELLS:
-        raise ValueError(f"Expected '{name}' to be between 0 and {NUM_CELLS - 1} (got {value})")
-    return int(value)
