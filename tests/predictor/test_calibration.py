@@ -29,7 +29,6 @@ class TestMonotoneCalibration:
         value = torch.tensor([[1e-9, 0.3], [1.0, 12.3456789], [13.0, 1e20]], dtype=dtype)
         assert torch.equal(calibration(value), value)
         assert not calibration.is_fitted
-        assert repr(calibration) == "MonotoneCalibration(2, is_fitted=False)"
 
     def test_order_stays_and_errors_shrink(self) -> None:
         calibration = fitted()
@@ -98,17 +97,17 @@ class TestMonotoneCalibration:
         torch.testing.assert_close(compiled(prediction), calibration(prediction))
 
     @pytest.mark.parametrize(
-        ("name", "value", "message"),
+        ("name", "value"),
         [
-            ("knots", -1.0, "knots"),
-            ("knots", 99.0, "ascending"),
-            ("knots", float("nan"), "knots"),
-            ("slopes", 0.0, "slopes"),
-            ("slopes", float("inf"), "slopes"),
+            ("knots", -1.0),
+            ("knots", 99.0),
+            ("knots", float("nan")),
+            ("slopes", 0.0),
+            ("slopes", float("inf")),
         ],
     )
-    def test_check(self, name: str, value: float, message: str) -> None:
+    def test_check(self, name: str, value: float) -> None:
         calibration = MonotoneCalibration(2)
         getattr(calibration, name)[1, 3] = value
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(ValueError, match="positive slopes and ascending knots"):
             calibration.check()

@@ -122,7 +122,7 @@ class TestModelCard:
             "search space `nasbench201`",
             "| device | Pixel 3: cpu big cores |",
             "| MAPE | 4 % |",
-            "from_pretrained('phone')",
+            'from_pretrained("phone")',
         ):
             assert part in text
         assert "metadata" not in text
@@ -275,7 +275,10 @@ class TestDamage:
             ({"format_version": None}, r"format version 1 or lower \(got None"),
             ({"model": {}}, r"Cannot rebuild the predictor.*KeyError"),
             ({"model": None}, r"Cannot rebuild the predictor.*TypeError"),
-            ({"model": {"name": "foo", "config": {"in_channels": 16}}}, r"Cannot rebuild.*\(got 'foo'\)"),
+            (
+                {"model": {"name": "foo", "config": {"in_channels": 16}}},
+                r"Cannot rebuild.*\(got 'foo'\)",
+            ),
             ({"predictor": "foo"}, r"'predictor' to be among plain, averaged \(got 'foo'\)"),
             ({"target_names": [1]}, "'target_names' to be one text"),
             ({"units": "a"}, "'units' to be one text"),
@@ -317,7 +320,7 @@ class TestDamage:
             ("model.head.lin_1.weight", float("nan"), r"'model\.head\.lin_1\.weight' are not fin"),
             ("scale", -1.0, "'scale' to be a positive number"),
             ("scale", float("inf"), "'scale' are not finite"),
-            ("calibration.slopes", -1.0, "slopes of 'calibration'"),
+            ("calibration.slopes", -1.0, "'calibration' to have positive slopes"),
         ],
     )
     def test_impossible_weights(self, key: str, value: float, message: str, tmp_path: Path) -> None:
