@@ -9,13 +9,21 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
-from narformer_pyg._checks import check_integer
+from narformer_pyg._checks import check_integer, value_range
+from narformer_pyg._registry import Registry
 from narformer_pyg.vocabulary import COUNTINGS, NUM_OUTPUT_DIMS, NUM_SLOTS, get_vocabulary
 
 #: FLOPs, parameters and memory access are coded in billions.
 _GIGA = 1e9
 _NUM_STATIC = 4
 _STATIC_SCALES = ("billions", "log")
+
+#: Token encoders by name. A checkpoint names the class of its encoder, so :func:`register_encoder`
+#: makes an encoder of one's own savable. It needs :obj:`config` (its arguments),
+#: :obj:`out_channels`, :obj:`static_channels`, :obj:`tokens`, :meth:`forward` and
+#: :meth:`encode_static`, as the two encoders here.
+ENCODERS = Registry("token_encoder")
+register_encoder = ENCODERS.register
 
 
 def nerf_code(value: Tensor, num_frequencies: int = 32) -> Tensor:
@@ -61,6 +69,7 @@ def trans_code(value: Tensor, num_frequencies: int = 5) -> Tensor:
     return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(-2)
 
 
+@register_encoder("CellTokenEncoder")
 class CellTokenEncoder(torch.nn.Module):
     r"""Codes of the nodes of a cell: operation next to position, 128 numbers in the paper.
 
@@ -129,6 +138,7 @@ class CellTokenEncoder(torch.nn.Module):
         return f"{self.__class__.__name__}({arguments})"
 
 
+@register_encoder("OperatorTokenEncoder")
 class OperatorTokenEncoder(torch.nn.Module):
     r"""Codes of the operators of a network: type, definition and output shape.
 
@@ -271,11 +281,10 @@ def _look_up(table: Tensor, data: Data, name: str, limit: str) -> Tensor:
             f"Expected 'data.{name}' to have shape [num_nodes], one number per node "
             f"(got {list(token.shape)})"
         )
-    if token.device.type == "cpu" and token.numel() > 0 and not torch.compiler.is_compiling():
-        low, high = torch.aminmax(token)
-        if low < 0 or high >= table.size(0):
-            raise ValueError(
-                f"Expected 'data.{name}' to be between 0 and {table.size(0) - 1} "
-                f"(got {int(low) if low < 0 else int(high)}); the limit is the argument '{limit}'"
-            )
+    low, high = value_range(token) or (0, 0)
+    if low < 0 or high >= table.size(0):
+        raise ValueError(
+            f"Expected 'data.{name}' to be between 0 and {table.size(0) - 1} "
+            f"(got {low if low < 0 else high}); the limit is the argument '{limit}'"
+        )
     return table.index_select(0, token)

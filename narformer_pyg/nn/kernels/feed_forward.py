@@ -1,4 +1,4 @@
-"""A grouped feed-forward network whose hidden features stay in the cache, forward and backward."""
+"""The grouped feed-forward network with its hidden features in the cache, forward and backward."""
 
 from __future__ import annotations
 
@@ -6,65 +6,76 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
-from torch.nn import LayerNorm
 
-from narformer_pyg.nn.dropout import zeroed_positions
-from narformer_pyg.nn.grouped_linear import GroupedLinear, split_groups
-from narformer_pyg.nn.products import OneDNNProducts
+from narformer_pyg.nn.kernels.door import Kernel, refuse_double_backward
+from narformer_pyg.nn.kernels.dropout import MAX_P, zeroed_positions
+from narformer_pyg.nn.kernels.onednn import OneDNNProducts
+
+#: Hidden elements that are worked on at a time: 4 MB in single precision.
+CACHED_ELEMENTS = 1 << 20
 
 _layer_norm = torch.native_layer_norm
 _layer_norm_backward = torch.ops.aten.native_layer_norm_backward
 
 
 class _Settings(NamedTuple):
-    """What is not learned."""
+    """Numbers that are not learned."""
 
     eps_1: float
     eps_2: float
     dropout: float
     num_rows: int
+    is_recorded: bool
 
 
-def fused_feed_forward(
-    x: Tensor,
-    lin_1: GroupedLinear,
-    norm_1: LayerNorm,
-    lin_2: GroupedLinear,
-    norm_2: LayerNorm,
-    dropout: float,
-    num_rows: int,
-) -> Tensor:
-    r"""Computes a :class:`~narformer_pyg.nn.GroupedFeedForward`, some rows at a time.
-
-    The hidden features are several times larger than the input. Step by step, each of the norms,
-    activations and dropouts reads and writes all of them from and to memory; here a part passes
-    all steps while it is in the cache. What follows the first linear map is computed again for the
-    gradient, so that the hidden features wait for the backward pass once and not twice. The
-    gradient is derived by hand and cannot be differentiated again.
-
-    Args:
-        x (torch.Tensor): The rows :math:`(N, F)`, contiguous.
-        lin_1 (GroupedLinear): The first linear map, with a bias.
-        norm_1 (torch.nn.LayerNorm): The layer norm that follows it.
-        lin_2 (GroupedLinear): The second linear map, with a bias.
-        norm_2 (torch.nn.LayerNorm): The layer norm that follows it.
-        dropout (float): The probability of an element to be zeroed; :obj:`0.0` in evaluation.
-        num_rows (int): The rows that are worked on at a time.
-
-    Returns:
-        torch.Tensor: The rows :math:`(N, F)`.
-    """
-    learned = (
-        *(lin_1.weights, lin_1.bias, norm_1.weight, norm_1.bias),
-        *(lin_2.weights, lin_2.bias, norm_2.weight, norm_2.bias),
+def _accepts(module: Any, x: Tensor) -> bool:
+    """Whether all parts are as built, without hooks and in the precision of the input."""
+    if (
+        x.device.type != "cpu"
+        or x.numel() == 0
+        or x.dtype not in (torch.float32, torch.float64)
+        or torch.is_autocast_enabled("cpu")
+        or (module.training and module.dropout.p > MAX_P)
+        or type(module.act) is not torch.nn.ReLU
+    ):
+        return False
+    for part, kind in zip(module._modules.values(), module.PARTS, strict=True):
+        if (
+            type(part) is not kind
+            or part._forward_hooks
+            or part._forward_pre_hooks
+            or part._backward_hooks
+            or part._backward_pre_hooks
+        ):
+            return False
+        for parameter in part._parameters.values():
+            if parameter is None or parameter.dtype != x.dtype:
+                return False
+    hooks = torch.nn.modules.module
+    return not (
+        hooks._global_forward_hooks
+        or hooks._global_forward_pre_hooks
+        or hooks._global_backward_hooks
+        or hooks._global_backward_pre_hooks
     )
-    settings = _Settings(norm_1.eps, norm_2.eps, dropout, num_rows)
-    return _FusedFeedForward.apply(x, *learned, settings)
 
 
-def _products(x: Tensor, weights: Tensor, num_rows: int) -> OneDNNProducts:
-    return OneDNNProducts(x, min(num_rows, x.size(0)) * weights.numel())
+def _run(module: Any, x: Tensor) -> Tensor:
+    rows = x.reshape(-1, x.size(-1)).contiguous()
+    learned = (
+        *(module.lin_1.weights, module.lin_1.bias, module.norm_1.weight, module.norm_1.bias),
+        *(module.lin_2.weights, module.lin_2.bias, module.norm_2.weight, module.norm_2.bias),
+    )
+    dropout = module.dropout.p if module.training else 0.0
+    num_rows = max(CACHED_ELEMENTS // module.lin_1.out_channels, 1)
+    eps = (module.norm_1.eps, module.norm_2.eps)
+    settings = _Settings(*eps, dropout, num_rows, torch.is_grad_enabled())
+    return _FeedForward.apply(rows, *learned, settings).view(x.shape)
+
+
+def _split(x: Tensor, num_groups: int) -> Tensor:
+    """Views features [N, F] as groups [G, N, F / G]."""
+    return x.view(x.size(0), num_groups, -1).transpose(0, 1)
 
 
 def _activate(
@@ -78,7 +89,13 @@ def _activate(
     return out, mean, rstd
 
 
-class _FusedFeedForward(torch.autograd.Function):
+class _FeedForward(torch.autograd.Function):
+    """Some rows at a time pass all steps while they are in the cache.
+
+    What follows the first linear map is computed again in the backward pass, so that hidden
+    features are stored once and not twice.
+    """
+
     @staticmethod
     def forward(
         ctx: Any,
@@ -93,19 +110,19 @@ class _FusedFeedForward(torch.autograd.Function):
         shift_2: Tensor,
         settings: _Settings,
     ) -> Tensor:
-        eps_1, eps_2, dropout, num_rows = settings
+        eps_1, eps_2, dropout, num_rows, is_recorded = settings
         num_groups = weights_1.size(0)
-        out = torch.empty_like(x, memory_format=torch.contiguous_format)
+        out = torch.empty_like(x)
         # Dropout scales what it keeps; in the parameters of the norms this costs nothing.
         keep = 1.0 / (1.0 - dropout)
         scale_1, shift_1, scale_2, shift_2 = (
             p * keep for p in (scale_1, shift_1, scale_2, shift_2)
         )
-        products = _products(x, weights_1, num_rows)
+        products = OneDNNProducts(x, min(num_rows, x.size(0)) * weights_1.numel())
         saved: list[Tensor | None] = []
         for rows, out_rows in zip(x.split(num_rows), out.split(num_rows), strict=True):
             with products:
-                hidden = torch.bmm(split_groups(rows, num_groups), weights_1)
+                hidden = torch.bmm(_split(rows, num_groups), weights_1)
             hidden.add_(bias_1)
             zeroed_1 = zeroed_2 = None
             if dropout > 0.0:
@@ -118,28 +135,31 @@ class _FusedFeedForward(torch.autograd.Function):
             part, mean, rstd = _layer_norm(mapped, scale_2.shape, scale_2, shift_2, eps_2)
             if zeroed_2 is not None:
                 part.view(-1).index_fill_(0, zeroed_2, 0.0)
-            split_groups(out_rows, num_groups).copy_(part)
-            saved += [hidden, mapped, mean, rstd, zeroed_1, zeroed_2]
+            _split(out_rows, num_groups).copy_(part)
+            if is_recorded:
+                saved += [hidden, mapped, mean, rstd, zeroed_1, zeroed_2]
         ctx.save_for_backward(x, weights_1, weights_2, scale_1, shift_1, scale_2, *saved)
         ctx.settings = settings
         return out
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        refuse_double_backward(grouped_feed_forward.name)
         x, weights_1, weights_2, scale_1, shift_1, scale_2, *saved = ctx.saved_tensors
-        eps_1, _, dropout, num_rows = ctx.settings
+        eps_1, _, dropout, num_rows, _ = ctx.settings
         num_groups = weights_1.size(0)
         keep = 1.0 / (1.0 - dropout)
-        grad_x = torch.empty_like(x, memory_format=torch.contiguous_format)
+        grad_x = torch.empty_like(x)
         grad_weights_1, grad_weights_2 = torch.empty_like(weights_1), torch.empty_like(weights_2)
         others: list[Tensor] = []  # gradients of bias, scale and shift of both maps
-        products = _products(x, weights_1, num_rows)
+        products = OneDNNProducts(x, min(num_rows, x.size(0)) * weights_1.numel())
         parts = zip(x.split(num_rows), grad.split(num_rows), grad_x.split(num_rows), strict=True)
         for i, (rows, grad_rows, grad_x_rows) in enumerate(parts):
             hidden, mapped, mean, rstd, zeroed_1, zeroed_2 = saved[6 * i : 6 * i + 6]
-            # A copy, which is written to; the incoming gradient belongs to others.
-            outer = split_groups(grad_rows, num_groups).clone(memory_format=torch.contiguous_format)
+            # A copy to write to; the incoming gradient belongs to autograd.
+            outer = _split(grad_rows.contiguous(), num_groups).clone(
+                memory_format=torch.contiguous_format
+            )
             if zeroed_2 is not None:
                 outer.view(-1).index_fill_(0, zeroed_2, 0.0)
             outer, *norm_2 = _layer_norm_backward(
@@ -147,18 +167,18 @@ class _FusedFeedForward(torch.autograd.Function):
             )
             active, mean, rstd = _activate(hidden, scale_1, shift_1, eps_1, zeroed_1)
             with products:
-                # With beta=0, what was in the memory before is not looked at.
+                # beta=0 ignores the uninitialized memory of the first part.
                 grad_weights_2.baddbmm_(active.transpose(1, 2), outer, beta=min(i, 1))
                 inner = torch.bmm(outer, weights_2.transpose(1, 2))
             torch.ops.aten.threshold_backward.grad_input(inner, active, 0.0, grad_input=inner)
             inner, *norm_1 = _layer_norm_backward(
                 inner, hidden, scale_1.shape, mean, rstd, scale_1, shift_1, [True] * 3
             )
-            groups = split_groups(rows, num_groups).contiguous()
+            groups = _split(rows, num_groups).contiguous()
             with products:
                 grad_weights_1.baddbmm_(groups.transpose(1, 2), inner, beta=min(i, 1))
                 groups = torch.bmm(inner, weights_1.transpose(1, 2))
-            split_groups(grad_x_rows, num_groups).copy_(groups)
+            _split(grad_x_rows, num_groups).copy_(groups)
             part = [
                 *(inner.sum(1, keepdim=True), *norm_1),
                 *(outer.sum(1, keepdim=True), *norm_2),
@@ -167,3 +187,7 @@ class _FusedFeedForward(torch.autograd.Function):
         for i in (1, 2, 4, 5):  # the scales and shifts of the norms
             others[i].mul_(keep)
         return (grad_x, grad_weights_1, *others[:3], grad_weights_2, *others[3:], None)
+
+
+#: The grouped feed-forward network some rows at a time, on the CPU.
+grouped_feed_forward = Kernel("grouped_feed_forward", _accepts, _run)
