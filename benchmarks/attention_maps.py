@@ -26,7 +26,7 @@ from torch_geometric.data import Batch
 
 from narformer_pyg.datasets import NASBench201
 from narformer_pyg.nn import SoftmaxAttentionConv
-from narformer_pyg.nn.models import ArchitecturePredictor
+from narformer_pyg.predictor import ArchitecturePredictor
 from narformer_pyg.spaces import NASBench201Cell
 
 matplotlib.use("Agg")

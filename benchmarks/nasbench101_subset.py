@@ -18,7 +18,8 @@ import torch
 
 from narformer_pyg.datasets import NASBench101
 from narformer_pyg.nn import CellTokenEncoder
-from narformer_pyg.nn.models import ArchitecturePredictor, create_model, list_models
+from narformer_pyg.nn.models import create_model, list_models
+from narformer_pyg.predictor import ArchitecturePredictor
 from narformer_pyg.spaces import NASBench101Cell
 from narformer_pyg.training import CELL_RECIPES, all_metrics, fit, get_recipe, label_scale
 

@@ -28,7 +28,8 @@ import torch
 from narformer_pyg._files import atomic_write
 from narformer_pyg.datasets import NASBench201, Split
 from narformer_pyg.nn import CellTokenEncoder
-from narformer_pyg.nn.models import ArchitecturePredictor, create_model
+from narformer_pyg.nn.models import create_model
+from narformer_pyg.predictor import ArchitecturePredictor
 from narformer_pyg.spaces.nasbench201_equivalence import function_indices
 from narformer_pyg.training import Recipe, all_metrics, fit, get_recipe, label_scale
 from narformer_pyg.training.report import environment, write_json

@@ -29,8 +29,9 @@ from torch_geometric.data import InMemoryDataset
 from narformer_pyg.convert import from_nasbench201
 from narformer_pyg.datasets import NASBench101, NASBench201
 from narformer_pyg.nn import CellTokenEncoder
-from narformer_pyg.nn.models import ArchitecturePredictor, FrozenNARFormerV2, create_model
+from narformer_pyg.nn.models import FrozenNARFormerV2, create_model
 from narformer_pyg.nn.models.frozen import PRECISIONS
+from narformer_pyg.predictor import ArchitecturePredictor
 from narformer_pyg.spaces.nasbench101 import NODE_TYPES
 from narformer_pyg.training import CELL_RECIPES, get_recipe
 

@@ -16,7 +16,8 @@ import common
 
 from narformer_pyg.datasets import NASBench201
 from narformer_pyg.nn import CellTokenEncoder
-from narformer_pyg.nn.models import ArchitecturePredictor, create_model
+from narformer_pyg.nn.models import create_model
+from narformer_pyg.predictor import ArchitecturePredictor
 from narformer_pyg.training import CELL_RECIPES, get_recipe
 
 BUILD = """

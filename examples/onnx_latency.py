@@ -31,7 +31,8 @@ from torch import Tensor
 
 from narformer_pyg.datasets import ONNXLatency, Split
 from narformer_pyg.nn import OperatorTokenEncoder
-from narformer_pyg.nn.models import ArchitecturePredictor, create_model, list_models
+from narformer_pyg.nn.models import create_model, list_models
+from narformer_pyg.predictor import ArchitecturePredictor
 from narformer_pyg.training import (
     LATENCY_RECIPES,
     Recipe,

@@ -15,7 +15,7 @@ import torch
 from narformer_pyg import __version__
 from narformer_pyg._files import atomic_write
 from narformer_pyg.convert import Conversion, convert_onnx, summary_text
-from narformer_pyg.nn.models import ArchitecturePredictor
+from narformer_pyg.predictor import ArchitecturePredictor
 from narformer_pyg.profiling import command as profile_command
 from narformer_pyg.vocabulary import COUNTINGS, VOCABULARIES
 

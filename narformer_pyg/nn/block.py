@@ -13,6 +13,7 @@ from torch_geometric.typing import Adj
 
 from narformer_pyg._checks import check_integer
 from narformer_pyg._registry import Registry
+from narformer_pyg.nn import kernels
 from narformer_pyg.nn.conv import GraphAidedAttentionConv, SoftmaxAttentionConv
 from narformer_pyg.nn.dropout import Dropout
 from narformer_pyg.nn.grouped_feed_forward import GroupedFeedForward
@@ -23,6 +24,7 @@ ATTENTIONS.register("linear")(GraphAidedAttentionConv)
 ATTENTIONS.register("softmax")(SoftmaxAttentionConv)
 
 
+@kernels.accelerated_by(kernels.small_graph)
 class NARFormerV2Block(torch.nn.Module):
     r"""Graph-aided attention followed by a grouped feed-forward network.
 
@@ -59,6 +61,16 @@ class NARFormerV2Block(torch.nn.Module):
           :math:`(2, |\mathcal{E}|)`
         - **output:** node features :math:`(|\mathcal{V}|, F_{out})`
     """
+
+    #: The classes of the parts that kernels know.
+    PARTS = {  # noqa: RUF012
+        "conv": GraphAidedAttentionConv,
+        "attention_norm": torch.nn.LayerNorm,
+        "act": torch.nn.ReLU,
+        "dropout": Dropout,
+        "norm": torch.nn.LayerNorm,
+        "ffn": GroupedFeedForward,
+    }
 
     def __init__(
         self,
@@ -106,6 +118,8 @@ class NARFormerV2Block(torch.nn.Module):
 
     def forward(self, x: Tensor, edge_index: Adj) -> Tensor:
         r"""Maps node features :math:`(|V|, F_{in})` to :math:`(|V|, F_{out})`."""
+        if fast := kernels.takes_over(self, x, edge_index):
+            return fast(self, x, edge_index)
         h = self.conv(x, edge_index)
         if self.attention_norm is not None:
             h = self.attention_norm(h)

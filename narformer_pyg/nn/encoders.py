@@ -69,7 +69,7 @@ def trans_code(value: Tensor, num_frequencies: int = 5) -> Tensor:
     return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(-2)
 
 
-@register_encoder("CellTokenEncoder")
+@register_encoder("cell")
 class CellTokenEncoder(torch.nn.Module):
     r"""Codes of the nodes of a cell: operation next to position, 128 numbers in the paper.
 
@@ -138,7 +138,7 @@ class CellTokenEncoder(torch.nn.Module):
         return f"{self.__class__.__name__}({arguments})"
 
 
-@register_encoder("OperatorTokenEncoder")
+@register_encoder("operator")
 class OperatorTokenEncoder(torch.nn.Module):
     r"""Codes of the operators of a network: type, definition and output shape.
 

@@ -37,9 +37,15 @@ class GroupedFeedForward(torch.nn.Module):
         - **output:** features :math:`(*, F)`
     """
 
-    #: The parts, in their order.
-    PARTS = (GroupedLinear, torch.nn.LayerNorm, torch.nn.ReLU, GroupedLinear, torch.nn.LayerNorm,
-             Dropout)  # fmt: skip
+    #: The classes of the parts that kernels know.
+    PARTS = {  # noqa: RUF012
+        "lin_1": GroupedLinear,
+        "norm_1": torch.nn.LayerNorm,
+        "act": torch.nn.ReLU,
+        "lin_2": GroupedLinear,
+        "norm_2": torch.nn.LayerNorm,
+        "dropout": Dropout,
+    }
 
     def __init__(
         self,

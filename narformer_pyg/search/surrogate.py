@@ -14,7 +14,8 @@ from torch_geometric.data import Data
 from narformer_pyg._checks import resolve_device
 from narformer_pyg.loader import DeviceLoader
 from narformer_pyg.nn import CellTokenEncoder
-from narformer_pyg.nn.models import ArchitecturePredictor, create_model, list_models
+from narformer_pyg.nn.models import create_model, list_models
+from narformer_pyg.predictor import ArchitecturePredictor
 
 if TYPE_CHECKING:
     from narformer_pyg.training import Recipe

@@ -20,7 +20,7 @@ def assert_batch_invariant(
 
     Args:
         predict (callable): Maps a :class:`~torch_geometric.data.Batch` to one row per graph, for
-            instance an :class:`~narformer_pyg.nn.models.ArchitecturePredictor` in evaluation mode.
+            instance an :class:`~narformer_pyg.predictor.ArchitecturePredictor` in evaluation mode.
         graphs (sequence of Data): At least two graphs.
         atol (float, optional): The largest difference allowed, plus as much relative to the
             prediction. (default: :obj:`1e-5`)

@@ -19,13 +19,13 @@ from narformer_pyg.nn import (
     RelativeMSELoss,
     SequenceRankingLoss,
 )
-from narformer_pyg.nn.models import ArchitecturePredictor
+from narformer_pyg.predictor import ArchitecturePredictor
 from narformer_pyg.training.metrics import kendall_tau, mape
 from narformer_pyg.training.recipes import Recipe
 
 
 class PredictorModule(LightningModule):
-    r"""Trains an :class:`~narformer_pyg.nn.models.ArchitecturePredictor` by a recipe.
+    r"""Trains an :class:`~narformer_pyg.predictor.ArchitecturePredictor` by a recipe.
 
     Its checkpoints hold the states of all random number generators and of the loader too, so that
     training goes on from one exactly as it would have without the break.

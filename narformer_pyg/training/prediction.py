@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from narformer_pyg._checks import check_integer, resolve_device
-from narformer_pyg.nn.models import ArchitecturePredictor
+from narformer_pyg.predictor import ArchitecturePredictor
 from narformer_pyg.training.processes import process_arguments, quiet_lightning
 
 
@@ -28,7 +28,7 @@ def predict(
 
     The script is started once for each process, by Lightning or by :obj:`torchrun`, as in
     :func:`~narformer_pyg.training.fit`; all end with all predictions. With one process it is
-    :meth:`~narformer_pyg.nn.models.ArchitecturePredictor.predict`.
+    :meth:`~narformer_pyg.predictor.ArchitecturePredictor.predict`.
 
     Args:
         predictor (ArchitecturePredictor): What predicts.

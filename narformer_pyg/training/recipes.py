@@ -37,7 +37,7 @@ class Recipe:
             there is none next to it. :obj:`None` for none.
         num_copies (int): Augmented copies of each graph with :obj:`augmentation="random"`.
         calibrate (bool): Whether to fit :meth:`ArchitecturePredictor.calibrate
-            <narformer_pyg.nn.models.ArchitecturePredictor.calibrate>` to the training graphs when
+            <narformer_pyg.predictor.ArchitecturePredictor.calibrate>` to the training graphs when
             training ends.
         min_steps (int): The least number of steps: on few graphs there are more epochs.
         label_scale (float): What labels are divided by in training; :obj:`0` for what

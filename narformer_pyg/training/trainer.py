@@ -21,8 +21,8 @@ from narformer_pyg._checks import check_integer, check_seed, resolve_device
 from narformer_pyg._files import check_folder
 from narformer_pyg.errors import CheckpointError
 from narformer_pyg.loader import DeviceLoader, PairedBatchSampler, VariantBatchSampler
-from narformer_pyg.nn.models import ArchitecturePredictor
 from narformer_pyg.nn.models.checkpoint_file import read_checkpoint
+from narformer_pyg.predictor import ArchitecturePredictor
 from narformer_pyg.training.callbacks import EpochProgressBar, ResumableCheckpoint
 from narformer_pyg.training.memory import keep_freed_memory
 from narformer_pyg.training.module import PredictorModule
@@ -197,7 +197,7 @@ def fit(
     module = PredictorModule(
         predictor,
         recipe,
-        _training_loader(train_set, recipe, seed, target_device, predictor.takes_neighbors),
+        _training_loader(train_set, recipe, seed, target_device, False),
         identity,
         select_best=select == "best",
     )

@@ -11,7 +11,8 @@ import torch
 
 from narformer_pyg.convert import convert_onnx, export_onnx, from_onnx, from_torch, to_data
 from narformer_pyg.nn import OperatorTokenEncoder
-from narformer_pyg.nn.models import ArchitecturePredictor, create_model
+from narformer_pyg.nn.models import create_model
+from narformer_pyg.predictor import ArchitecturePredictor
 from narformer_pyg.spaces import DARTS_GENOTYPES, NASBench101Cell, NASBench201Cell
 
 pytest.importorskip("onnxscript")

@@ -6,7 +6,8 @@ import torch
 from narformer_pyg.convert import from_darts, to_data
 from narformer_pyg.errors import ConversionError
 from narformer_pyg.nn import CellTokenEncoder
-from narformer_pyg.nn.models import ArchitecturePredictor, create_model
+from narformer_pyg.nn.models import create_model
+from narformer_pyg.predictor import ArchitecturePredictor
 from narformer_pyg.spaces import DARTS_GENOTYPES, DARTSGenotype
 
 V1 = DARTS_GENOTYPES["DARTS_V1"]

@@ -20,7 +20,8 @@ from narformer_pyg.datasets import NASBench101
 from narformer_pyg.datasets.nasbench101 import collated_graphs
 from narformer_pyg.loader import DeviceLoader
 from narformer_pyg.nn import CellTokenEncoder
-from narformer_pyg.nn.models import ArchitecturePredictor, create_model
+from narformer_pyg.nn.models import create_model
+from narformer_pyg.predictor import ArchitecturePredictor
 from narformer_pyg.spaces import NASBench101Cell
 from narformer_pyg.spaces.nasbench101 import NODE_TYPES
 from narformer_pyg.transforms import InformationFlowAugmentation

@@ -22,7 +22,8 @@ from narformer_pyg.datasets._model_folder import open_models
 from narformer_pyg.datasets.split import draw_in_groups
 from narformer_pyg.loader import DeviceLoader
 from narformer_pyg.nn import OperatorTokenEncoder
-from narformer_pyg.nn.models import ArchitecturePredictor, create_model
+from narformer_pyg.nn.models import create_model
+from narformer_pyg.predictor import ArchitecturePredictor
 from narformer_pyg.profiling.families import FAMILIES as GENERATORS
 
 Lines = list[dict[str, str]]

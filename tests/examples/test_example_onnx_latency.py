@@ -13,8 +13,9 @@ from latency_models import write_csv, write_models
 from narformer_pyg.cli import main
 from narformer_pyg.datasets import NASBench201, ONNXLatency, Split
 from narformer_pyg.nn import CellTokenEncoder, OperatorTokenEncoder
-from narformer_pyg.nn.models import ArchitecturePredictor, create_model
+from narformer_pyg.nn.models import create_model
 from narformer_pyg.nn.models.registry import model_name
+from narformer_pyg.predictor import ArchitecturePredictor
 from narformer_pyg.training import LATENCY_RECIPES, fit, get_recipe, label_scale
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "onnx_latency.py"

@@ -18,7 +18,7 @@ import torch
 
 import narformer_pyg
 from narformer_pyg.datasets import NASBench201, Split
-from narformer_pyg.nn.models import ArchitecturePredictor
+from narformer_pyg.predictor import ArchitecturePredictor
 from narformer_pyg.training import CELL_RECIPES, all_metrics
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

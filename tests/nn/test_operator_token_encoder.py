@@ -9,7 +9,8 @@ import torch
 from torch_geometric.data import Batch, Data
 
 from narformer_pyg.nn import OperatorTokenEncoder, trans_code
-from narformer_pyg.nn.models import ArchitecturePredictor, create_model
+from narformer_pyg.nn.models import create_model
+from narformer_pyg.predictor import ArchitecturePredictor
 from narformer_pyg.vocabulary import get_vocabulary
 
 

@@ -9,7 +9,8 @@ import torch
 
 from narformer_pyg.datasets import NASBench201
 from narformer_pyg.nn import CellTokenEncoder
-from narformer_pyg.nn.models import ArchitecturePredictor, create_model
+from narformer_pyg.nn.models import create_model
+from narformer_pyg.predictor import ArchitecturePredictor
 from narformer_pyg.training import Recipe, fit, predict
 
 

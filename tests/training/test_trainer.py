@@ -18,7 +18,8 @@ from narformer_pyg.datasets import NASBench201
 from narformer_pyg.errors import CheckpointError
 from narformer_pyg.loader import DeviceLoader, PairedBatchSampler
 from narformer_pyg.nn import CellTokenEncoder, functional
-from narformer_pyg.nn.models import ArchitecturePredictor, NARFormerV2, create_model
+from narformer_pyg.nn.models import NARFormerV2, create_model
+from narformer_pyg.predictor import ArchitecturePredictor
 from narformer_pyg.spaces.nasbench201_equivalence import cell_indices, function_indices
 from narformer_pyg.training import (
     PAPER,

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch_geometric.nn.aggr import SumAggregation
 from torch_geometric.nn.conv import MessagePassing
 from torch_geometric.typing import Adj
 from torch_geometric.utils import scatter
@@ -77,6 +78,16 @@ class GraphAidedAttentionConv(MessagePassing):
           :obj:`return_attention_weights=True` also
           :math:`((2, |\mathcal{E}|), (|\mathcal{E}|))`
     """
+
+    #: The classes of the parts that kernels know.
+    PARTS = {  # noqa: RUF012
+        "aggr_module": SumAggregation,
+        "lin_d": Linear,
+        "lin_qk": Linear,
+        "act": torch.nn.Sigmoid,
+        "lin_l": Linear,
+        "lin_r": Linear,
+    }
 
     def __init__(
         self,
@@ -168,7 +179,8 @@ class GraphAidedAttentionConv(MessagePassing):
         r"""Returns the number of edges that arrive at each node, :math:`(|V|, 1)`, typed as x."""
         target = edge_index[1 if self.flow == "source_to_target" else 0]
         ones = x.new_ones(target.numel(), dtype=torch.float)  # half precision counts to 256
-        return scatter(ones, target, 0, x.size(0), reduce="sum").to(x.dtype).unsqueeze(-1)
+        degree = x.new_zeros(x.size(0), dtype=torch.float).scatter_add_(0, target, ones)
+        return degree.to(x.dtype).unsqueeze(-1)
 
     def edge_update(
         self, query_i: Tensor, query_j: Tensor, index: Tensor, size_i: int | None

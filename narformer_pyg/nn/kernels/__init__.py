@@ -6,6 +6,7 @@ kernels off, as the environment variable :obj:`NARFORMER_KERNELS=0` does.
 """
 
 from narformer_pyg.nn.kernels.attention import graph_aided_attention
+from narformer_pyg.nn.kernels.block import small_graph
 from narformer_pyg.nn.kernels.door import accelerated_by, enabled, takes_over
 from narformer_pyg.nn.kernels.dropout import positional_dropout
 from narformer_pyg.nn.kernels.feed_forward import grouped_feed_forward
@@ -14,7 +15,13 @@ from narformer_pyg.nn.kernels.onednn import onednn_linear
 #: The kernels by name, as :func:`enabled` takes them.
 NAMES = tuple(
     kernel.name
-    for kernel in (graph_aided_attention, grouped_feed_forward, onednn_linear, positional_dropout)
+    for kernel in (
+        graph_aided_attention,
+        grouped_feed_forward,
+        onednn_linear,
+        positional_dropout,
+        small_graph,
+    )
 )
 
 __all__ = [
@@ -25,5 +32,6 @@ __all__ = [
     "grouped_feed_forward",
     "onednn_linear",
     "positional_dropout",
+    "small_graph",
     "takes_over",
 ]

@@ -47,7 +47,7 @@ _SORTED: Any = WeakIdKeyDictionary()
 
 
 def sort_edges(edge_index: Tensor, num_nodes: int) -> SortedEdges:
-    r"""Sorts the edges :math:`(2, |E|)`, or returns what an earlier call made of the same tensor."""
+    r"""Sorts the edges :math:`(2, |E|)`, or returns those that an earlier call has sorted."""
     version = None if edge_index.is_inference() else (edge_index._version, num_nodes)
     known = _SORTED.get(edge_index)
     if known is not None and version is not None and known[0] == version:
@@ -79,7 +79,6 @@ def _accepts(module: Any, x: Tensor, edge_index: Tensor) -> bool:
     return (
         x.device.type == "cpu"
         and torch.backends.mkl.is_available()
-        and module.fuse
         and module.aggr in ("add", "sum")
         and module.flow == "source_to_target"
         and module.decomposed_layers == 1

@@ -58,12 +58,12 @@ def takes_over(module: torch.nn.Module, *inputs: Any) -> Callable[..., Tensor] |
     This alone asks about types, devices, precision, hooks and tracing. Code that is compiled,
     exported or transformed by :mod:`torch.func` always gets the plain form.
     """
-    kernel = _KERNELS.get(type(module))
-    if kernel is None:
+    if torch.compiler.is_compiling():
         return None
+    kernel = _KERNELS.get(type(module))
     if (
-        not is_on(kernel.name)
-        or torch.compiler.is_compiling()
+        kernel is None
+        or not is_on(kernel.name)
         or torch.jit.is_tracing()
         or torch._C._functorch.peek_interpreter_stack() is not None
         or not kernel.accepts(module, *inputs)
@@ -76,6 +76,34 @@ def is_on(name: str) -> bool:
     """Whether the kernel called ``name`` is switched on."""
     off = _OFF.get()
     return not off or (name not in off and _ALL not in off)
+
+
+def is_as_built(module: Any) -> bool:
+    """Whether a kernel may pass by the parts of a module: none is replaced, no hook waits for one.
+
+    The class says in :obj:`PARTS` what its parts are, by name.
+    """
+    for name, part in module._modules.items():
+        if (
+            type(part) is not module.PARTS.get(name)
+            or part._forward_hooks
+            or part._forward_pre_hooks
+            or part._backward_hooks
+            or part._backward_pre_hooks
+        ):
+            return False
+    return True
+
+
+def has_global_hooks() -> bool:
+    """Whether a hook waits for all modules of the process."""
+    hooks = torch.nn.modules.module
+    return bool(
+        hooks._global_forward_hooks
+        or hooks._global_forward_pre_hooks
+        or hooks._global_backward_hooks
+        or hooks._global_backward_pre_hooks
+    )
 
 
 @contextmanager

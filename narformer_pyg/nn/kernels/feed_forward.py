@@ -7,7 +7,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from narformer_pyg.nn.kernels.door import Kernel, refuse_double_backward
+from narformer_pyg.nn.kernels.door import (
+    Kernel,
+    has_global_hooks,
+    is_as_built,
+    refuse_double_backward,
+)
 from narformer_pyg.nn.kernels.dropout import MAX_P, zeroed_positions
 from narformer_pyg.nn.kernels.onednn import OneDNNProducts
 
@@ -25,52 +30,40 @@ class _Settings(NamedTuple):
     eps_2: float
     dropout: float
     num_rows: int
-    is_recorded: bool
 
 
 def _accepts(module: Any, x: Tensor) -> bool:
     """Whether all parts are as built, without hooks and in the precision of the input."""
-    if (
-        x.device.type != "cpu"
-        or x.numel() == 0
-        or x.dtype not in (torch.float32, torch.float64)
-        or torch.is_autocast_enabled("cpu")
-        or (module.training and module.dropout.p > MAX_P)
-        or type(module.act) is not torch.nn.ReLU
-    ):
-        return False
-    for part, kind in zip(module._modules.values(), module.PARTS, strict=True):
-        if (
-            type(part) is not kind
-            or part._forward_hooks
-            or part._forward_pre_hooks
-            or part._backward_hooks
-            or part._backward_pre_hooks
-        ):
-            return False
-        for parameter in part._parameters.values():
-            if parameter is None or parameter.dtype != x.dtype:
-                return False
-    hooks = torch.nn.modules.module
-    return not (
-        hooks._global_forward_hooks
-        or hooks._global_forward_pre_hooks
-        or hooks._global_backward_hooks
-        or hooks._global_backward_pre_hooks
+    return (
+        x.device.type == "cpu"
+        and x.numel() > 0
+        and x.dtype in (torch.float32, torch.float64)
+        and not torch.is_autocast_enabled("cpu")
+        and not (module.training and module.dropout.p > MAX_P)
+        and is_as_built(module)
+        and not has_global_hooks()
+        and all(p.dtype == x.dtype for p in _learned(module))
     )
 
 
-def _run(module: Any, x: Tensor) -> Tensor:
+def _learned(module: Any) -> tuple[Tensor, ...]:
+    lin_1, norm_1, lin_2, norm_2 = module.lin_1, module.norm_1, module.lin_2, module.norm_2
+    first = (lin_1.weights, lin_1.bias, norm_1.weight, norm_1.bias)
+    return (*first, lin_2.weights, lin_2.bias, norm_2.weight, norm_2.bias)
+
+
+def feed_forward(module: Any, x: Tensor) -> Tensor:
+    r"""Maps features :math:`(*, F)` to :math:`(*, F)`."""
     rows = x.reshape(-1, x.size(-1)).contiguous()
-    learned = (
-        *(module.lin_1.weights, module.lin_1.bias, module.norm_1.weight, module.norm_1.bias),
-        *(module.lin_2.weights, module.lin_2.bias, module.norm_2.weight, module.norm_2.bias),
+    settings = _Settings(
+        module.norm_1.eps,
+        module.norm_2.eps,
+        module.dropout.p if module.training else 0.0,
+        max(CACHED_ELEMENTS // module.lin_1.out_channels, 1),
     )
-    dropout = module.dropout.p if module.training else 0.0
-    num_rows = max(CACHED_ELEMENTS // module.lin_1.out_channels, 1)
-    eps = (module.norm_1.eps, module.norm_2.eps)
-    settings = _Settings(*eps, dropout, num_rows, torch.is_grad_enabled())
-    return _FeedForward.apply(rows, *learned, settings).view(x.shape)
+    if torch.is_grad_enabled():
+        return _FeedForward.apply(rows, *_learned(module), settings).view(x.shape)
+    return _forward(rows, *_learned(module), settings).view(x.shape)
 
 
 def _split(x: Tensor, num_groups: int) -> Tensor:
@@ -87,6 +80,44 @@ def _activate(
     if zeroed is not None:
         out.view(-1).index_fill_(0, zeroed, 0.0)
     return out, mean, rstd
+
+
+def _forward(
+    x: Tensor,
+    weights_1: Tensor,
+    bias_1: Tensor,
+    scale_1: Tensor,
+    shift_1: Tensor,
+    weights_2: Tensor,
+    bias_2: Tensor,
+    scale_2: Tensor,
+    shift_2: Tensor,
+    settings: _Settings,
+    saved: list[Tensor | None] | None = None,
+) -> Tensor:
+    """Maps rows [N, F] to [N, F], and keeps in ``saved`` what the backward pass needs."""
+    eps_1, eps_2, dropout, num_rows = settings
+    num_groups = weights_1.size(0)
+    products = OneDNNProducts(x, min(num_rows, x.size(0)) * weights_1.numel())
+    parts = []
+    for rows in x.split(num_rows):
+        with products:
+            hidden = torch.baddbmm(bias_1, _split(rows, num_groups), weights_1)
+        zeroed_1 = zeroed_2 = None
+        if dropout > 0.0:
+            zeroed_1 = zeroed_positions(hidden.numel(), dropout)
+            zeroed_2 = zeroed_positions(rows.numel(), dropout)
+        active, _, _ = _activate(hidden, scale_1, shift_1, eps_1, zeroed_1)
+        with products:
+            mapped = torch.baddbmm(bias_2, active, weights_2)
+        part, mean, rstd = _layer_norm(mapped, scale_2.shape, scale_2, shift_2, eps_2)
+        if zeroed_2 is not None:
+            part.view(-1).index_fill_(0, zeroed_2, 0.0)
+        parts.append(part.transpose(0, 1))
+        if saved is not None:
+            saved += [hidden, mapped, mean, rstd, zeroed_1, zeroed_2]
+    out = parts[0] if len(parts) == 1 else torch.cat(parts)
+    return out.reshape(x.shape)  # [N, num_groups, F / num_groups] before
 
 
 class _FeedForward(torch.autograd.Function):
@@ -110,34 +141,15 @@ class _FeedForward(torch.autograd.Function):
         shift_2: Tensor,
         settings: _Settings,
     ) -> Tensor:
-        eps_1, eps_2, dropout, num_rows, is_recorded = settings
-        num_groups = weights_1.size(0)
-        out = torch.empty_like(x)
         # Dropout scales what it keeps; in the parameters of the norms this costs nothing.
-        keep = 1.0 / (1.0 - dropout)
+        keep = 1.0 / (1.0 - settings.dropout)
         scale_1, shift_1, scale_2, shift_2 = (
             p * keep for p in (scale_1, shift_1, scale_2, shift_2)
         )
-        products = OneDNNProducts(x, min(num_rows, x.size(0)) * weights_1.numel())
+        first = (weights_1, bias_1, scale_1, shift_1)
+        second = (weights_2, bias_2, scale_2, shift_2)
         saved: list[Tensor | None] = []
-        for rows, out_rows in zip(x.split(num_rows), out.split(num_rows), strict=True):
-            with products:
-                hidden = torch.bmm(_split(rows, num_groups), weights_1)
-            hidden.add_(bias_1)
-            zeroed_1 = zeroed_2 = None
-            if dropout > 0.0:
-                zeroed_1 = zeroed_positions(hidden.numel(), dropout)
-                zeroed_2 = zeroed_positions(rows.numel(), dropout)
-            active, _, _ = _activate(hidden, scale_1, shift_1, eps_1, zeroed_1)
-            with products:
-                mapped = torch.bmm(active, weights_2)
-            mapped.add_(bias_2)
-            part, mean, rstd = _layer_norm(mapped, scale_2.shape, scale_2, shift_2, eps_2)
-            if zeroed_2 is not None:
-                part.view(-1).index_fill_(0, zeroed_2, 0.0)
-            _split(out_rows, num_groups).copy_(part)
-            if is_recorded:
-                saved += [hidden, mapped, mean, rstd, zeroed_1, zeroed_2]
+        out = _forward(x, *first, *second, settings, saved)
         ctx.save_for_backward(x, weights_1, weights_2, scale_1, shift_1, scale_2, *saved)
         ctx.settings = settings
         return out
@@ -146,7 +158,7 @@ class _FeedForward(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         refuse_double_backward(grouped_feed_forward.name)
         x, weights_1, weights_2, scale_1, shift_1, scale_2, *saved = ctx.saved_tensors
-        eps_1, _, dropout, num_rows, _ = ctx.settings
+        eps_1, _, dropout, num_rows = ctx.settings
         num_groups = weights_1.size(0)
         keep = 1.0 / (1.0 - dropout)
         grad_x = torch.empty_like(x)
@@ -190,4 +202,4 @@ class _FeedForward(torch.autograd.Function):
 
 
 #: The grouped feed-forward network some rows at a time, on the CPU.
-grouped_feed_forward = Kernel("grouped_feed_forward", _accepts, _run)
+grouped_feed_forward = Kernel("grouped_feed_forward", _accepts, feed_forward)

@@ -10,11 +10,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
 
 from narformer_pyg.nn.kernels.door import Kernel, is_on
 
-# Smaller products are no faster by oneDNN.
+# Smaller products and weights are no faster by oneDNN.
 _MIN_MULTIPLICATIONS = 1 << 21
+_MIN_WEIGHTS = 1 << 14
 _PROBE = threading.Lock()
 
 
@@ -93,19 +95,61 @@ def _settings() -> Any:
     return getattr(torch.backends.mkldnn, "matmul", None)
 
 
+# Weights as oneDNN reads them fastest, for as long as they live unchanged.
+_PACKED: Any = WeakIdKeyDictionary()
+# Up to so many rows, reading the weights takes longer than multiplying.
+_MAX_PACKED_ROWS = 64
+
+
+def _packed(weight: Tensor) -> Tensor | None:
+    """Returns the weights in oneDNN's layout, from the second use on, or None."""
+    if weight.is_inference():
+        return None
+    version, known = _PACKED.get(weight, (None, None))
+    if version != weight._version:
+        _PACKED[weight] = (weight._version, None)  # a weight that is trained is not worth packing
+        return None
+    if known is None:
+        known = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), _MAX_PACKED_ROWS)
+        _PACKED[weight] = (version, known)
+    return known
+
+
 def _accepts(module: Any, x: Tensor) -> bool:
     weight = module.weight
-    return (
-        x.numel() // x.size(-1) * weight.numel() >= _MIN_MULTIPLICATIONS
-        and x.dtype == weight.dtype
-        and not torch.is_autocast_enabled("cpu")
-        and _pays(x)
-    )
+    if (
+        x.dtype != torch.float32
+        or weight.dtype != torch.float32
+        or x.device.type != "cpu"
+        or weight.numel() < _MIN_WEIGHTS
+        or torch.is_autocast_enabled("cpu")
+    ):
+        return False
+    num_rows = x.numel() // x.size(-1)
+    if num_rows <= _MAX_PACKED_ROWS:
+        return num_rows > 0 and not torch.is_grad_enabled() and _packs()
+    return num_rows * weight.numel() >= _MIN_MULTIPLICATIONS and _pays(x)
+
+
+@functools.cache
+def _packs() -> bool:
+    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+def packed_linear(module: Any, x: Tensor) -> Tensor:
+    r"""Maps a few rows :math:`(N, F_{in})` to :math:`(N, F_{out})`, without a gradient."""
+    weight, bias = module.weight, module.bias
+    layout = _packed(weight) if _packs() and weight.numel() >= _MIN_WEIGHTS else None
+    if layout is None:
+        return F.linear(x, weight, bias)
+    return torch.ops.mkldnn._linear_pointwise(x, layout, bias, "none", [], "")
 
 
 def _run(module: Any, x: Tensor) -> Tensor:
     if torch.is_grad_enabled():
         return _Linear.apply(x, module.weight, module.bias)
+    if x.numel() // x.size(-1) <= _MAX_PACKED_ROWS:
+        return packed_linear(module, x)
     with OneDNNProducts(x, _MIN_MULTIPLICATIONS):
         return F.linear(x, module.weight, module.bias)
 

@@ -1,19 +1,16 @@
-"""Models, and the predictor that joins one with its token encoder."""
+"""Models of graphs, by name."""
 
 from narformer_pyg.nn.models.baselines import GNNBaseline
-from narformer_pyg.nn.models.frozen import FrozenNARFormerV2
 from narformer_pyg.nn.models.graph_regressor import GraphRegressor
 from narformer_pyg.nn.models.narformer_v2 import NARFormerV2
-from narformer_pyg.nn.models.predictor import ArchitecturePredictor, list_pretrained
-from narformer_pyg.nn.models.registry import create_model, list_models
+from narformer_pyg.nn.models.registry import MODELS, create_model, list_models, register_model
 
 __all__ = [
-    "ArchitecturePredictor",
-    "FrozenNARFormerV2",
+    "MODELS",
     "GNNBaseline",
     "GraphRegressor",
     "NARFormerV2",
     "create_model",
     "list_models",
-    "list_pretrained",
+    "register_model",
 ]

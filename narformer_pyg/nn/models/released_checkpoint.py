@@ -86,7 +86,9 @@ def convert_released_state_dict(
     return config, weights
 
 
-def check_names_and_shapes(weights: Mapping[str, Tensor], expected: Mapping[str, torch.Size]) -> None:
+def check_names_and_shapes(
+    weights: Mapping[str, Tensor], expected: Mapping[str, torch.Size]
+) -> None:
     """Raises a :class:`CheckpointError` unless the weights are those of the model, one for one."""
     wrong = [
         f"{key} {list(weights[key].shape)} instead of {list(shape)}"

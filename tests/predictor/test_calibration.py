@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from narformer_pyg.nn.models.monotone_map import MonotoneMap
+from narformer_pyg.predictor.calibration import MonotoneMap
 from narformer_pyg.training import kendall_tau, mape
 
 

@@ -24,9 +24,9 @@ from narformer_pyg.nn.functional import SortedEdges
 from narformer_pyg.nn.models.checkpoint_file import read_checkpoint
 from narformer_pyg.nn.models.frozen import FrozenNARFormerV2
 from narformer_pyg.nn.models.graph_regressor import GraphRegressor
-from narformer_pyg.nn.models.monotone_map import MonotoneMap
 from narformer_pyg.nn.models.registry import create_model, model_name
 from narformer_pyg.nn.readout import segment_mean
+from narformer_pyg.predictor.calibration import MonotoneMap
 from narformer_pyg.spaces import NASBench201Cell, equivalent_indices
 from narformer_pyg.spaces.nasbench201_equivalence import cell_indices, function_indices
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from narformer_pyg.datasets import NASBench201
-from narformer_pyg.nn.models import ArchitecturePredictor, list_pretrained
-from narformer_pyg.nn.models.predictor import _PRETRAINED
+from narformer_pyg.predictor import ArchitecturePredictor, list_pretrained
+from narformer_pyg.predictor.predictor import _PRETRAINED
 from narformer_pyg.training import all_metrics
 
-RESULTS = Path(__file__).parents[3] / "benchmarks" / "results" / "nasbench201"
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results" / "nasbench201"
 
 
 def test_names() -> None:

@@ -15,7 +15,8 @@ from narformer_pyg.datasets import FakeNAS, NASBench201
 from narformer_pyg.errors import CheckpointError, ConversionError
 from narformer_pyg.loader import DeviceLoader
 from narformer_pyg.nn import CellTokenEncoder, OperatorTokenEncoder
-from narformer_pyg.nn.models import ArchitecturePredictor, create_model
+from narformer_pyg.nn.models import create_model
+from narformer_pyg.predictor import ArchitecturePredictor
 from narformer_pyg.spaces import NASBench201Cell, equivalent_indices
 from narformer_pyg.testing import assert_batch_invariant
 from narformer_pyg.training import mape
