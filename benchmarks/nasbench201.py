@@ -30,7 +30,7 @@ from narformer_pyg.datasets import NASBench201, Split
 from narformer_pyg.nn import CellTokenEncoder
 from narformer_pyg.nn.models import create_model
 from narformer_pyg.predictor import ArchitecturePredictor
-from narformer_pyg.spaces.nasbench201_equivalence import function_indices
+from narformer_pyg.spaces.nasbench201 import function_indices
 from narformer_pyg.training import Recipe, all_metrics, fit, get_recipe, label_scale
 from narformer_pyg.training.report import environment, write_json
 
@@ -261,14 +261,14 @@ def train(run: Run, args: argparse.Namespace) -> dict[str, Any]:
     metrics = {
         name: measure(prediction, dataset.labels(run.test_target), cells)
         for name, cells in (
-            ("all cells", split.test),
-            ("unseen cells", split.held_out),
+            ("all cells", split.all),
+            ("unseen cells", split.test),
             ("unseen functions", is_new.nonzero().flatten()),
         )
     }
-    alone = [measure(values, dataset.labels(run.test_target), split.test) for values in predictions]
+    alone = [measure(values, dataset.labels(run.test_target), split.all) for values in predictions]
     others = {
-        name: measure(prediction, dataset.labels(name), split.test)
+        name: measure(prediction, dataset.labels(name), split.all)
         for name in (VALID, "cifar10valid_test_acc")
         if run.test_target == TEST
     }

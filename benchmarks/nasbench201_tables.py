@@ -23,7 +23,7 @@ from torch_geometric.utils import scatter
 
 from narformer_pyg.datasets import NASBench201, extrapolate_accuracy
 from narformer_pyg.spaces import equivalent_indices
-from narformer_pyg.spaces.nasbench201_equivalence import function_indices
+from narformer_pyg.spaces.nasbench201 import function_indices
 from narformer_pyg.training import all_metrics, kendall_tau
 from narformer_pyg.training.report import plot_history, plot_predictions
 

@@ -87,7 +87,7 @@ dataset = NASBench201(target="cifar10_test_acc")
 transform = Compose([OneHotOperation(dataset.num_node_types), ToUndirected()])
 split = dataset.get_split(args.train_size, seed=args.seed)
 # All other cells have labels too; 2,000 of them are enough to see how good the model is.
-test = split.held_out[torch.randperm(split.held_out.numel())[:2000]]
+test = split.test[torch.randperm(split.test.numel())[:2000]]
 train_graphs = [transform(data) for data in dataset[split.train]]
 test_graphs = [transform(data) for data in dataset[test]]
 train_loader = DataLoader(train_graphs, batch_size=32, shuffle=True)

@@ -231,9 +231,9 @@ def main() -> None:
     # How good it is on all cells, and on those whose labels it has not seen:
     prediction = predictor.predict(dataset, device=device)[:, 0]
     labels = dataset.labels(test_target)
-    test = split.test[labels[split.test].isfinite()]
+    test = split.all[labels[split.all].isfinite()]
     metrics = {"all cells": all_metrics(prediction[test], labels[test])}
-    unseen = split.held_out[labels[split.held_out].isfinite()]
+    unseen = split.test[labels[split.test].isfinite()]
     if unseen.numel() > 1:
         metrics["unseen cells"] = all_metrics(prediction[unseen], labels[unseen])
     write_json(

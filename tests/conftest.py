@@ -6,9 +6,6 @@ import pytest
 
 
 @pytest.fixture(scope="session")
-def real_data() -> Path:
-    """A folder of published data too large for the package, in or above the clone."""
-    for parent in Path(__file__).resolve().parents:
-        if (parent / "shared" / "data").is_dir():
-            return parent / "shared" / "data"
-    pytest.skip("needs published data in a folder shared/data in or above this repository")
+def published() -> Path:
+    """The folder of small pieces of published data, see its README."""
+    return Path(__file__).parent / "data"

@@ -1,18 +1,41 @@
-"""Converters from architectures of other formats to graphs."""
+"""Converters from architectures of other formats to graphs.
+
+The converters of networks need onnx, that of :func:`to_networkx` needs networkx; both are imported
+when one of these names is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from narformer_pyg.convert.darts import from_darts
 from narformer_pyg.convert.dispatch import to_data
 from narformer_pyg.convert.nasbench101 import from_nasbench101
 from narformer_pyg.convert.nasbench201 import from_nasbench201
-from narformer_pyg.convert.onnx_model import (
-    Conversion,
-    ConversionReport,
-    convert_onnx,
-    from_onnx,
-    summary_text,
-)
-from narformer_pyg.convert.to_nx import to_networkx
-from narformer_pyg.convert.torch_module import convert_torch, export_onnx, from_torch
+
+if TYPE_CHECKING:
+    from narformer_pyg.convert.onnx_model import (
+        Conversion,
+        ConversionReport,
+        convert_onnx,
+        from_onnx,
+        summary_text,
+    )
+    from narformer_pyg.convert.to_nx import to_networkx
+    from narformer_pyg.convert.torch_module import convert_torch, export_onnx, from_torch
+
+_LAZY = {
+    "Conversion": "onnx_model",
+    "ConversionReport": "onnx_model",
+    "convert_onnx": "onnx_model",
+    "convert_torch": "torch_module",
+    "export_onnx": "torch_module",
+    "from_onnx": "onnx_model",
+    "from_torch": "torch_module",
+    "summary_text": "onnx_model",
+    "to_networkx": "to_nx",
+}
 
 __all__ = [
     "Conversion",
@@ -29,3 +52,15 @@ __all__ = [
     "to_data",
     "to_networkx",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
+    globals()[name] = value  # looked up once
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch_geometric.data import Data
 
-from narformer_pyg.spaces.darts import DARTSGenotype
+from narformer_pyg.spaces import DARTSGenotype
 
 
 def from_darts(genotype: str | DARTSGenotype) -> Data:
@@ -20,7 +20,7 @@ def from_darts(genotype: str | DARTSGenotype) -> Data:
             "('skip_connect', 2), ('skip_connect', 2), ('avg_pool_3x3', 0)], "
             "reduce_concat=[2, 3, 4, 5])"
         )
-        # Data(edge_index=[2, 42], op=[29], position=[29], num_nodes=29)
+        # DARTSData(edge_index=[2, 42], op=[29], position=[29], num_nodes=29)
 
     Args:
         genotype (str or DARTSGenotype): The genotype, in DARTS' notation or parsed.

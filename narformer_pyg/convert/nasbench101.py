@@ -7,7 +7,7 @@ from typing import Any
 
 from torch_geometric.data import Data
 
-from narformer_pyg.spaces.nasbench101 import NASBench101Cell
+from narformer_pyg.spaces import NASBench101Cell
 
 
 def from_nasbench101(matrix: Any, operations: Sequence[str]) -> Data:
@@ -19,7 +19,7 @@ def from_nasbench101(matrix: Any, operations: Sequence[str]) -> Data:
             [[0, 1, 0, 1], [0, 0, 1, 0], [0, 0, 0, 1], [0, 0, 0, 0]],
             ["input", "conv3x3-bn-relu", "maxpool3x3", "output"],
         )
-        # Data(edge_index=[2, 4], op=[4], position=[4], num_nodes=4)
+        # NASBench101Data(edge_index=[2, 4], op=[4], position=[4], num_nodes=4)
 
     Args:
         matrix (array_like): The adjacency matrix, upper triangular, of zeros and ones.

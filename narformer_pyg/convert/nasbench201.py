@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch_geometric.data import Data
 
-from narformer_pyg.spaces.nasbench201 import NASBench201Cell
+from narformer_pyg.spaces import NASBench201Cell
 
 
 def from_nasbench201(arch: str | NASBench201Cell) -> Data:
@@ -16,7 +16,7 @@ def from_nasbench201(arch: str | NASBench201Cell) -> Data:
             "|nor_conv_3x3~0|+|nor_conv_3x3~0|avg_pool_3x3~1|+"
             "|skip_connect~0|nor_conv_3x3~1|skip_connect~2|"
         )
-        # Data(edge_index=[2, 10], op=[8], position=[8], num_nodes=8)
+        # NASBench201Data(edge_index=[2, 10], op=[8], position=[8], num_nodes=8)
 
     Args:
         arch (str or NASBench201Cell): The architecture, in the benchmark's notation or parsed.

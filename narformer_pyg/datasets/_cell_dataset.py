@@ -1,15 +1,16 @@
-"""What the datasets of cells have in common: labels by name, cells, splits, subsets."""
+"""The base class of datasets of cells: labels by name, cells, splits, subsets."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch_geometric.data import Data, InMemoryDataset
 
+from narformer_pyg._checks import check_integer
+from narformer_pyg.datasets._processed import select_graphs
 from narformer_pyg.datasets.split import Split, draw_split
 from narformer_pyg.datasets.target import Target, select_targets
 
@@ -21,9 +22,11 @@ class CellDataset(InMemoryDataset):
     which :meth:`_label_column` is indexed by, in :attr:`_cell_ids`.
     """
 
-    #: The labels there are, by name.
+    #: The search space of the cells, as their graphs say it too.
+    space: str
+    #: All labels, by name.
     targets: dict[str, Target]
-    #: The selected ones, the columns of :obj:`y`.
+    #: The selected labels, the columns of :obj:`y`.
     target_names: tuple[str, ...]
     slices: dict[str, Tensor] | None
     _cell_ids: Tensor
@@ -64,12 +67,11 @@ class CellDataset(InMemoryDataset):
         return self._label_column(name)[self._selected_cells()]
 
     def get_split(self, train_size: int, val_size: int = 0, seed: int = 0) -> Split:
-        r"""Draws training and validation graphs; the test set is the whole dataset.
+        r"""Draws training and validation graphs; all other graphs are the test set.
 
-        As in the papers' protocol, all graphs are tested on, the training ones included;
-        :attr:`Split.held_out` leaves those out. Graphs with a missing label among the selected
-        targets are in no set. The training graphs do not depend on :obj:`val_size`, and a
-        smaller training set is the beginning of a larger one.
+        Papers test on all graphs, the training graphs included: :attr:`Split.all`. Graphs for which
+        none of the selected targets was measured are in no set. The training graphs do not depend
+        on :obj:`val_size`, and a smaller training set is the beginning of a larger one.
 
         Args:
             train_size (int): The number of training graphs, at least 1.
@@ -78,20 +80,17 @@ class CellDataset(InMemoryDataset):
             seed (int, optional): The seed of the draw. (default: :obj:`0`)
 
         Raises:
-            TypeError: If an argument is not an integer.
-            ValueError: If there are too few graphs with labels, or a size is too small.
+            ValueError: If a number is not an integer or too small, or there are too few graphs with
+                labels.
         """
-        cells = self._selected_cells()
-        finite = torch.ones(len(cells), dtype=torch.bool)
-        for name in self.target_names:
-            finite &= self._label_column(name)[cells].isfinite()
-        return draw_split(finite.nonzero().flatten(), train_size, val_size, seed)
+        names = self.target_names
+        measured = [self.labels(name).isfinite() for name in names]
+        known = torch.stack(measured).any(dim=0) if names else torch.ones(len(self)).bool()
+        return draw_split(known.nonzero().flatten(), train_size, val_size, seed)
 
     def _cell_id(self, i: int) -> int:
-        """Returns the number of the cell that graph :obj:`i` shows."""
-        if isinstance(i, bool) or not isinstance(i, (int, np.integer)):
-            raise TypeError(f"Expected 'i' to be an integer (got {type(i).__name__}: {i!r})")
-        if not 0 <= i < len(self):
+        """Returns the number of graph :obj:`i`'s cell."""
+        if check_integer("i", i, least=0) >= len(self):
             raise ValueError(f"Expected 'i' to be between 0 and {len(self) - 1} (got {int(i)})")
         return int(self._cell_ids[self.indices()[i]])
 
@@ -106,17 +105,7 @@ class CellDataset(InMemoryDataset):
         if self.pre_transform is None and self.pre_filter is None:
             return data, slices, cell_ids
         self._data, self.slices, self._data_list = data, slices, None
-        graphs, kept = [], []
-        for i in range(num_cells):
-            graph = self.get(i)
-            if self.pre_filter is None or self.pre_filter(graph):
-                graphs.append(graph if self.pre_transform is None else self.pre_transform(graph))
-                kept.append(i)
-        if not graphs:
-            raise ValueError(
-                f"Expected 'pre_filter' to keep at least one graph (got none of {num_cells}); "
-                "it has to return True for a graph that stays"
-            )
+        graphs, kept = select_graphs(self, (self.get(i) for i in range(num_cells)))
         self._data_list = None
         data, slices = self.collate(graphs)
         return data, slices, cell_ids[kept]

@@ -18,8 +18,7 @@ import numpy as np
 from narformer_pyg._files import atomic_write
 from narformer_pyg.datasets._tfrecord import read_tfrecord
 from narformer_pyg.datasets.target import Target
-from narformer_pyg.spaces.nasbench101 import NASBench101Cell
-from narformer_pyg.spaces.nasbench101_codes import DIGITS
+from narformer_pyg.spaces.nasbench101 import DIGITS, NASBench101Cell
 
 #: The numbers of epochs that networks were trained for.
 EPOCHS = (4, 12, 36, 108)

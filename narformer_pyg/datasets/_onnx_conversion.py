@@ -15,7 +15,7 @@ import torch
 from torch_geometric.data import Data
 from tqdm.auto import tqdm
 
-from narformer_pyg.convert import from_onnx
+from narformer_pyg import convert
 from narformer_pyg.datasets._latency_labels import LatencyRow
 
 # Starting a process takes seconds, converting a model a fraction of one.
@@ -130,7 +130,7 @@ def _convert(task: Task) -> Outcome:
     """Converts one model. Arrays travel between processes, for tensors would share memory."""
     path, batch_size, input_shapes, vocabulary, counting = task
     try:
-        data = from_onnx(
+        data = convert.from_onnx(  # loads onnx, which datasets of cells do without
             path,
             batch_size=batch_size,
             input_shapes=input_shapes,

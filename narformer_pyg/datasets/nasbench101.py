@@ -23,8 +23,12 @@ from narformer_pyg.datasets._nasbench101_table import (
     read_official_file,
 )
 from narformer_pyg.datasets.target import select_targets
-from narformer_pyg.spaces.nasbench101 import NODE_TYPES, NASBench101Cell
-from narformer_pyg.spaces.nasbench101_codes import unpack_codes
+from narformer_pyg.spaces.nasbench101 import (
+    NODE_TYPES,
+    NASBench101Cell,
+    NASBench101Data,
+    unpack_codes,
+)
 
 log = logging.getLogger(__name__)
 
@@ -70,12 +74,8 @@ class NASBench101(CellDataset):
         file (str or os.PathLike, optional): The official file. By default the first one of
             :obj:`nasbench_only108.tfrecord` and :obj:`nasbench_full.tfrecord` that is in
             :obj:`root` and has the targets by its name. (default: :obj:`None`)
-        transform (callable, optional): Applied to a graph at every access.
-            (default: :obj:`None`)
-        pre_transform (callable, optional): Applied to every graph once, when the dataset is
-            made. (default: :obj:`None`)
-        pre_filter (callable, optional): Says of every graph whether to keep it.
-            (default: :obj:`None`)
+        transform, pre_transform, pre_filter (callable, optional): As in
+            :class:`~torch_geometric.data.InMemoryDataset`. (default: :obj:`None`)
         force_reload (bool, optional): Whether to read the official file again.
             (default: :obj:`False`)
         progress (bool, optional): Whether to show a progress bar while the official file is read,
@@ -88,6 +88,7 @@ class NASBench101(CellDataset):
             graph, or if a file is truncated or damaged; then nothing is kept.
     """
 
+    space = NASBench101Data.space
     targets = TARGETS
 
     def __init__(
@@ -202,7 +203,7 @@ def collated_graphs(vertices: Any, edge_bits: Any, op_code: Any) -> tuple[Data, 
     """Builds the storage of an in-memory dataset without a loop over graphs.
 
     Args:
-        vertices: As :func:`~narformer_pyg.spaces.nasbench101_codes.unpack_codes` takes it.
+        vertices: As :func:`~narformer_pyg.spaces.nasbench101.unpack_codes` takes it.
         edge_bits: The same.
         op_code: The same.
 
@@ -216,7 +217,7 @@ def collated_graphs(vertices: Any, edge_bits: Any, op_code: Any) -> tuple[Data, 
     del graph
     is_vertex = cells.op >= 0
     position = np.broadcast_to(np.arange(is_vertex.shape[1]), is_vertex.shape)[is_vertex]
-    data = Data(
+    data = NASBench101Data(
         op=torch.from_numpy(cells.op[is_vertex].astype(np.int64)),
         position=torch.from_numpy(position),
         edge_index=torch.from_numpy(np.stack([source, target])),

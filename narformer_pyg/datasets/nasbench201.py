@@ -6,7 +6,6 @@ import functools
 import hashlib
 import logging
 import os
-import pickle
 from collections.abc import Callable, Sequence
 from importlib import resources
 
@@ -15,8 +14,8 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
-from narformer_pyg._files import atomic_write
 from narformer_pyg.datasets._cell_dataset import CellDataset
+from narformer_pyg.datasets._processed import load_processed, save_processed
 from narformer_pyg.datasets.extrapolation import extrapolate_accuracy
 from narformer_pyg.datasets.target import Target, select_targets
 from narformer_pyg.spaces.nasbench201 import (
@@ -26,6 +25,7 @@ from narformer_pyg.spaces.nasbench201 import (
     NUM_NODES,
     OPERATIONS,
     NASBench201Cell,
+    NASBench201Data,
     cell_codes,
     graph_edge_index,
 )
@@ -94,7 +94,7 @@ class NASBench201(CellDataset):
 
         dataset = NASBench201(target="cifar10valid_valid_acc")
         dataset[0]
-        # Data(edge_index=[2, 10], y=[1, 1], op=[8], position=[8], num_nodes=8)
+        # NASBench201Data(edge_index=[2, 10], y=[1, 1], op=[8], position=[8], num_nodes=8)
         split = dataset.get_split(train_size=781, val_size=200, seed=0)
         train_dataset = dataset[split.train]
 
@@ -117,11 +117,8 @@ class NASBench201(CellDataset):
             pays off with a costly :obj:`pre_transform` only. (default: :obj:`None`)
         target (str or sequence of str, optional): The label or labels that become the columns of
             :obj:`y`, or :obj:`"all"`. (default: :obj:`"cifar10valid_valid_acc"`)
-        transform (callable, optional): Applied to a graph at every access.
-            (default: :obj:`None`)
-        pre_transform (callable, optional): Applied to every graph once. (default: :obj:`None`)
-        pre_filter (callable, optional): Says of every graph whether to keep it.
-            (default: :obj:`None`)
+        transform, pre_transform, pre_filter (callable, optional): As in
+            :class:`~torch_geometric.data.InMemoryDataset`. (default: :obj:`None`)
         force_reload (bool, optional): Whether to replace what :obj:`root` holds.
             (default: :obj:`False`)
 
@@ -131,6 +128,7 @@ class NASBench201(CellDataset):
             processed file in :obj:`root` is damaged.
     """
 
+    space = NASBench201Data.space
     targets = TARGETS
 
     def __init__(
@@ -150,7 +148,9 @@ class NASBench201(CellDataset):
             root, transform, pre_transform, pre_filter, log=False, force_reload=force_reload
         )
         if self._on_disk:
-            self._data, self.slices, self._cell_ids = self._read(self.processed_paths[0])
+            content = load_processed(self.processed_paths[0], ("data", "slices", "cell_ids"))
+            self._data = NASBench201Data.from_dict(content["data"])
+            self.slices, self._cell_ids = content["slices"], content["cell_ids"]
         else:
             self._data, self.slices, self._cell_ids = self._build()
 
@@ -183,13 +183,11 @@ class NASBench201(CellDataset):
         """Builds the graphs and writes them to :obj:`root`."""
         data, slices, cell_ids = self._build()
         content = {
-            "targets": list(self.target_names),
             "data": data.to_dict(),
             "slices": slices,
             "cell_ids": cell_ids,
         }
-        with atomic_write(self.processed_paths[0]) as path:
-            torch.save(content, path)
+        save_processed(self.processed_paths[0], content)
         log.info("Wrote %d graphs to %s", len(cell_ids), self.processed_paths[0])
 
     def cell(self, i: int) -> NASBench201Cell:
@@ -216,22 +214,6 @@ class NASBench201(CellDataset):
         digest = hashlib.sha256(",".join(self.target_names).encode()).hexdigest()
         return f"{len(self.target_names)}_targets_{digest[:16]}"
 
-    def _read(self, path: str) -> tuple[Data, dict[str, Tensor] | None, Tensor]:
-        try:
-            content = torch.load(path, weights_only=True)
-            if tuple(content["targets"]) != self.target_names:
-                raise KeyError("targets")
-            return Data.from_dict(content["data"]), content["slices"], content["cell_ids"]
-        except (
-            AttributeError, EOFError, KeyError, OSError, RuntimeError, TypeError, ValueError,
-            pickle.UnpicklingError,
-        ) as error:  # fmt: skip
-            raise ValueError(
-                f"Cannot read the processed graphs in 'root' (got {path!r}, which is damaged or "
-                f"foreign: {type(error).__name__}). Pass 'force_reload=True' to build them again; "
-                "a 'pre_transform' may add tensors, numbers and strings only"
-            ) from error
-
 
 @functools.cache
 def _label_column(name: str) -> Tensor:
@@ -252,7 +234,7 @@ def _collated_graphs(target_names: Sequence[str]) -> tuple[Data, dict[str, Tenso
         op[:, k + 1] = codes % len(OPERATIONS) + 1
         codes = codes // len(OPERATIONS)
     edge_index = graph_edge_index()
-    data = Data(
+    data = NASBench201Data(
         op=op.flatten(),
         position=torch.arange(NUM_NODES).repeat(NUM_CELLS),
         edge_index=edge_index.repeat(1, NUM_CELLS),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import pickle
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,8 +14,6 @@ from torch import Tensor
 from torch_geometric.data import Data, InMemoryDataset
 
 from narformer_pyg import __version__
-from narformer_pyg._files import atomic_write
-from narformer_pyg.convert.onnx_model.convert import CONVERTER_REVISION
 from narformer_pyg.datasets._latency_labels import (
     NNLQP_FILE,
     LatencyRow,
@@ -26,6 +23,7 @@ from narformer_pyg.datasets._latency_labels import (
 )
 from narformer_pyg.datasets._model_folder import open_models
 from narformer_pyg.datasets._onnx_conversion import convert_models
+from narformer_pyg.datasets._processed import load_processed, save_processed, select_graphs
 from narformer_pyg.datasets.split import Split, draw_in_groups
 from narformer_pyg.datasets.target import Target
 from narformer_pyg.vocabulary import COUNTINGS, get_vocabulary
@@ -36,6 +34,7 @@ log = logging.getLogger(__name__)
 _MEASURED = Path(__file__).parent / "data" / "onnx_latency"
 
 _LATENCY = Target("latency_ms", "ms", "latency", "one inference, as the table of labels says")
+_KEYS = ("data", "slices", "rows", "failures")
 
 
 def _name(row: LatencyRow) -> str:
@@ -95,11 +94,8 @@ class ONNXLatency(InMemoryDataset):
         num_workers (int, optional): Processes that convert; :obj:`0` for none but this one. By
             default one for every 64 models. (default: :obj:`None`)
         progress (bool, optional): Whether to show a progress bar. (default: :obj:`True`)
-        transform (callable, optional): Applied to a graph at every access.
-            (default: :obj:`None`)
-        pre_transform (callable, optional): Applied to every graph once. (default: :obj:`None`)
-        pre_filter (callable, optional): Says of every graph whether to keep it.
-            (default: :obj:`None`)
+        transform, pre_transform, pre_filter (callable, optional): As in
+            :class:`~torch_geometric.data.InMemoryDataset`. (default: :obj:`None`)
         force_reload (bool, optional): Whether to replace what :obj:`root` holds.
             (default: :obj:`False`)
 
@@ -174,10 +170,10 @@ class ONNXLatency(InMemoryDataset):
             log=False,
             force_reload=force_reload,
         )
-        content = self._read(self.processed_paths[0]) if self._on_disk else self._build()
+        content = load_processed(self.processed_paths[0], _KEYS) if self._on_disk else self._build()
         if content["failures"] and self._on_disk and self._converts_now(content["failures"]):
             self.process()
-            content = self._read(self.processed_paths[0])
+            content = load_processed(self.processed_paths[0], _KEYS)
         self._data, self.slices = Data.from_dict(content["data"]), content["slices"]
         self._rows = content["rows"]
         self.failures = content["failures"]
@@ -200,7 +196,9 @@ class ONNXLatency(InMemoryDataset):
     @property
     def fingerprint(self) -> str:
         """A text that differs if models, labels, vocabulary, counting or the converter do."""
-        # Where ONNX Runtime is installed, more shapes can be found.
+        from narformer_pyg.convert.onnx_model.convert import CONVERTER_REVISION  # loads onnx
+
+        # With ONNX Runtime installed, the converter can find more shapes.
         runtime = "runtime" if find_spec("onnxruntime") else "no_runtime"
         converter = f"{__version__}.{CONVERTER_REVISION}_{runtime}"
         return f"{self.vocabulary}_{self.counting}_{converter}_{self._digest}"
@@ -303,8 +301,7 @@ class ONNXLatency(InMemoryDataset):
     def process(self) -> None:
         """Converts the models and writes the graphs to :obj:`root`."""
         content = self._build()
-        with atomic_write(self.processed_paths[0]) as path:
-            torch.save(content, path)
+        save_processed(self.processed_paths[0], content)
         log.info("Wrote %d graphs to %s", len(content["rows"]), self.processed_paths[0])
 
     def copy(self, idx: Any = None) -> ONNXLatency:
@@ -342,17 +339,11 @@ class ONNXLatency(InMemoryDataset):
                 f"Expected 'models' to hold a model that can be converted (got {len(failures)} "
                 f"that cannot, {file!r} for one: {reason})"
             )
-        graphs, rows = [], []
-        for i, graph in sorted(converted.items()):
+        for i, graph in converted.items():
             graph.y = torch.tensor([[self._table[i].latency_ms]])
-            if self.pre_filter is None or self.pre_filter(graph):
-                graphs.append(graph if self.pre_transform is None else self.pre_transform(graph))
-                rows.append(i)
-        if not graphs:
-            raise ValueError(
-                f"Expected 'pre_filter' to keep at least one graph (got none of {len(converted)}); "
-                "it has to return True for a graph that stays"
-            )
+        rows = sorted(converted)
+        graphs, kept = select_graphs(self, (converted[i] for i in rows))
+        rows = [rows[k] for k in kept]
         data, slices = self.collate(graphs)
         return {"data": data.to_dict(), "slices": slices, "rows": rows, "failures": failures}
 
@@ -366,19 +357,3 @@ class ONNXLatency(InMemoryDataset):
         if not converted:
             _warn(failures)
         return bool(converted)
-
-    def _read(self, path: str) -> dict[str, Any]:
-        try:
-            content = torch.load(path, weights_only=True)
-            if not content.keys() >= {"data", "slices", "rows", "failures"}:
-                raise KeyError("data")
-            return content
-        except (
-            AttributeError, EOFError, KeyError, OSError, RuntimeError, TypeError, ValueError,
-            pickle.UnpicklingError,
-        ) as error:  # fmt: skip
-            raise ValueError(
-                f"Cannot read the processed graphs in 'root' (got {path!r}, which is damaged or "
-                f"foreign: {type(error).__name__}). Pass 'force_reload=True' to build them again; "
-                "a 'pre_transform' may add tensors, numbers and strings only"
-            ) from error

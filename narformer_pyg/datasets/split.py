@@ -6,13 +6,14 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from narformer_pyg._checks import check_seed
+from narformer_pyg._checks import check_integer, check_seed
 from narformer_pyg._files import atomic_write
 
 _PARTS = ("train", "val", "test")
@@ -20,22 +21,22 @@ _PARTS = ("train", "val", "test")
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    r"""Which graphs of a dataset train, validate and test a predictor.
+    r"""Disjoint sets of graphs that train, validate and test a predictor.
 
     .. code-block:: python
 
         train_dataset = dataset[split.train]
+        unseen_dataset = dataset[split.test]
 
     Args:
         train (Tensor): Positions of the training graphs: long, :obj:`[train_size]`.
         val (Tensor): Positions of the validation graphs: long, :obj:`[val_size]`.
-        test (Tensor): Positions of the test graphs: long, :obj:`[test_size]`, in ascending
-            order. They may include those of the other two.
-        seed (int): The seed that drew them.
+        test (Tensor): Positions of the test graphs, which neither train nor validate: long,
+            :obj:`[test_size]`, in ascending order.
+        seed (int): The seed of the draw.
 
     Raises:
-        ValueError: If a set is not a vector of non-negative integers, holds a position twice, or
-            if training and validation share one.
+        ValueError: If a set is not a vector of non-negative integers, or a position occurs twice.
     """
 
     train: Tensor
@@ -54,16 +55,19 @@ class Split:
                 )
             if part.unique().numel() < part.numel():
                 raise ValueError(f"Expected '{name}' to hold no position twice (got {part})")
-        shared = self.train[torch.isin(self.train, self.val)]
-        if shared.numel():
-            raise ValueError(
-                f"Expected 'train' and 'val' to be disjoint (got {shared.tolist()[:5]} in both)"
-            )
+        for first, second in combinations(_PARTS, 2):
+            part = getattr(self, first)
+            shared = part[torch.isin(part, getattr(self, second))]
+            if shared.numel():
+                raise ValueError(
+                    f"Expected '{first}' and '{second}' to be disjoint (got "
+                    f"{shared.tolist()[:5]} in both)"
+                )
 
     @property
-    def held_out(self) -> Tensor:
-        """The test graphs that are neither trained nor validated on: long, in ascending order."""
-        return self.test[~torch.isin(self.test, torch.cat([self.train, self.val]))]
+    def all(self) -> Tensor:
+        """The graphs of all three sets, which papers on cells test on: long, in ascending order."""
+        return torch.cat([self.train, self.val, self.test]).sort().values
 
     def save(self, path: str | os.PathLike[str]) -> None:
         r"""Writes the split as JSON; the file is complete or absent.
@@ -111,7 +115,7 @@ class Split:
 
 
 def draw_split(candidates: Tensor, train_size: int, val_size: int, seed: int) -> Split:
-    r"""Draws disjoint training and validation sets; all candidates are the test set.
+    r"""Draws training and validation sets; the other candidates are the test set.
 
     Args:
         candidates (Tensor): The positions to draw from: long, in ascending order.
@@ -120,32 +124,28 @@ def draw_split(candidates: Tensor, train_size: int, val_size: int, seed: int) ->
         seed (int): The seed of :func:`numpy.random.default_rng`, at least 0.
 
     Raises:
-        TypeError: If a number is not an integer.
-        ValueError: If a number is out of range.
+        ValueError: If a number is not an integer or out of range.
     """
-    for name, value in (("train_size", train_size), ("val_size", val_size), ("seed", seed)):
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-            raise TypeError(
-                f"Expected '{name}' to be an integer (got {type(value).__name__}: {value!r})"
-            )
+    check_integer("train_size", train_size)
+    check_integer("val_size", val_size, least=0)
+    check_seed(seed)
     num = candidates.numel()
-    if not 1 <= train_size <= num:
+    if train_size > num:
         raise ValueError(
             f"Expected 'train_size' to be between 1 and {num}, the number of graphs with labels "
             f"(got {train_size})"
         )
-    if not 0 <= val_size <= num - train_size:
+    if val_size > num - train_size:
         raise ValueError(
             f"Expected 'val_size' to be between 0 and {num - train_size}, the graphs that "
             f"'train_size' leaves (got {val_size})"
         )
-    check_seed(seed)
     # One permutation for both sets: the training set does not depend on the validation set.
     order = torch.from_numpy(np.random.default_rng(seed).permutation(num))
     return Split(
         train=candidates[order[:train_size]],
         val=candidates[order[train_size : train_size + val_size]],
-        test=candidates,
+        test=candidates[order[train_size + val_size :].sort().values],
         seed=int(seed),
     )
 
@@ -167,8 +167,8 @@ def draw_in_groups(
         test_share (float): The share of each group that is tested on, in :obj:`[0, 1)`.
         val_share (float): The share of each group that validates, in :obj:`[0, 1)`.
         seed (int): The seed of :func:`numpy.random.default_rng`, at least 0.
-        units (sequence of str, optional): What each graph is of, by its position; graphs of a group
-            that are of the same stay together. By default each graph is a unit.
+        units (sequence of str, optional): The unit of each graph, by its position; graphs of a
+            group with the same unit stay together. By default each graph is a unit of its own.
             (default: :obj:`None`)
 
     Raises:
@@ -199,7 +199,7 @@ def draw_in_groups(
         num_test = min(max(round(test_share * num), int(test_share > 0)), num - 1)
         num_val = min(round(val_share * num), num - num_test - 1)
         drawn = draw_split(torch.arange(num), num - num_test - num_val, num_val, group_seed)
-        for out, chosen in ((train, drawn.train), (val, drawn.val), (test, drawn.held_out)):
+        for out, chosen in ((train, drawn.train), (val, drawn.val), (test, drawn.test)):
             out.extend(i for part in chosen.tolist() for i in parts[part])
     return Split(
         train=torch.tensor(train),

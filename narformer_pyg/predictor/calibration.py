@@ -1,103 +1,121 @@
-"""A strictly increasing map from predictions to labels."""
+"""Strictly increasing maps from predictions to labels."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 import numpy as np
 import torch
-from scipy.optimize import least_squares
 from torch import Tensor
 
-# Slopes are at least this share of the overall one, so that no order is lost.
-_LEAST_SLOPE = 1e-2
+NUM_KNOTS = 13
 _GRAPHS_PER_SEGMENT = 12
-# From this error on, errors count linearly: a failed architecture that was not foreseen must not
+# Every slope is at least this share of the overall one, so that no order is lost.
+_LEAST_SLOPE = 1e-2
+# Larger errors count linearly: one failed architecture that the model did not foresee must not
 # bend the map for all others.
 _OUTLIER = 0.02
 
 
-@dataclass(frozen=True)
-class MonotoneMap:
-    r"""A piecewise linear map of positive numbers to positive numbers that keeps their order.
+class MonotoneCalibration(torch.nn.Module):
+    r"""One increasing, piecewise linear map per target; the identity until it is fitted.
 
-    Below the first knot it is proportional, above the last one it goes on as before.
+    .. math::
+        f(v) = s_0 v + \sum_{k=1}^{K} (s_k - s_{k-1}) \max(v - x_k, 0)
+
+    Below the first knot :math:`x_1` a map is proportional; above the last one it keeps its slope.
+    Knots and slopes are buffers, so the map moves, exports and is saved with its predictor.
 
     Args:
-        x (tuple of float): The knots, ascending.
-        y (tuple of float): The values there, ascending.
+        num_targets (int): The number of targets :math:`T`.
 
-    Raises:
-        ValueError: If there are fewer than two knots, or they are not positive and ascending.
+    Shapes:
+        - **input:** predictions :math:`(*, T)`
+        - **output:** calibrated predictions :math:`(*, T)` of the same type
     """
 
-    x: tuple[float, ...]
-    y: tuple[float, ...]
+    knots: Tensor
+    slopes: Tensor
 
-    def __post_init__(self) -> None:
-        for name in ("x", "y"):
-            values = np.asarray(getattr(self, name), dtype=float)
-            if len(values) < 2 or not (values > 0).all() or not (np.diff(values) > 0).all():
-                raise ValueError(
-                    f"Expected '{name}' to be at least two positive, ascending numbers "
-                    f"(got {getattr(self, name)})"
-                )
-        if len(self.x) != len(self.y):
-            raise ValueError(
-                f"Expected as many 'y' as 'x' (got {len(self.y)} and {len(self.x)} numbers)"
-            )
+    def __init__(self, num_targets: int) -> None:
+        super().__init__()
+        knots = torch.arange(1.0, NUM_KNOTS + 1).repeat(num_targets, 1)
+        self.register_buffer("knots", knots)  # [num_targets, NUM_KNOTS]
+        self.register_buffer("slopes", torch.ones(num_targets, NUM_KNOTS + 1))
 
     @classmethod
-    def fit(cls, prediction: Tensor, target: Tensor, num_segments: int = 12) -> MonotoneMap | None:
+    def fit(cls, prediction: Tensor, target: Tensor) -> MonotoneCalibration:
         r"""Minimizes the errors of the logarithm, squared where small, absolute where large.
 
+        A target with fewer than two different labels or predictions keeps the identity.
+
         Args:
-            prediction (torch.Tensor): Positive predictions :math:`(n)`.
-            target (torch.Tensor): Positive targets :math:`(n)`.
-            num_segments (int, optional): Pieces of the map, between quantiles of the predictions;
-                fewer on few graphs. (default: :obj:`12`)
-
-        Returns:
-            MonotoneMap: The map; nothing if there are too few different predictions.
+            prediction (torch.Tensor): Positive predictions :math:`(n, T)`.
+            target (torch.Tensor): Positive labels :math:`(n, T)`; NaN where not measured.
         """
+        calibration = cls(target.size(1))
         p, t = (values.detach().cpu().double().numpy() for values in (prediction, target))
-        num_segments = max(min(num_segments, len(p) // _GRAPHS_PER_SEGMENT), 1)
-        x = np.unique(np.quantile(p, np.linspace(0, 1, num_segments + 1)))
-        if len(x) < 2 or t.min() == t.max():
-            return None
-        # The value at each knot is the first value plus the steps up to it.
-        hats = np.stack([np.interp(p, x, unit) for unit in np.eye(len(x))], axis=1)
-        steps = hats @ np.tril(np.ones((len(x), len(x))))
-        least = np.diff(x, prepend=0.0) * _LEAST_SLOPE * (t.max() - t.min()) / (x[-1] - x[0])
-        least[0] = t.min() * _LEAST_SLOPE
-        start = np.diff(np.quantile(t, np.linspace(0, 1, len(x))), prepend=0.0)
-        result = least_squares(
-            lambda y: np.log(steps @ y / t),
-            np.maximum(start, 2.0 * least),
-            jac=lambda y: steps / (steps @ y)[:, None],
-            bounds=(least, np.inf),
-            x_scale="jac",
-            loss="soft_l1",
-            f_scale=_OUTLIER,
-        )
-        return cls(tuple(x.tolist()), tuple(np.cumsum(result.x).tolist()))
+        for i in range(target.size(1)):
+            known = np.isfinite(t[:, i])
+            points = _fit_points(p[known, i], t[known, i])
+            if points is not None:
+                calibration._set_points(i, *points)
+        return calibration
 
-    def __call__(self, value: Tensor) -> Tensor:
-        r"""Maps predictions of any shape."""
-        x, y = (torch.tensor(knots, dtype=torch.double) for knots in (self.x, self.y))
-        v = value.cpu().double()
-        segment = (torch.searchsorted(x, v) - 1).clamp(0, len(x) - 2)
-        slope = y.diff()[segment] / x.diff()[segment]
-        out = torch.where(v < x[0], v * (y[0] / x[0]), y[segment] + (v - x[segment]) * slope)
-        return out.to(value)
+    def _set_points(self, target: int, x: np.ndarray, y: np.ndarray) -> None:
+        """Makes the map of a target connect points; further knots lie on its continuation."""
+        rest = NUM_KNOTS - len(x)
+        further = x[-1] + np.arange(1, rest + 1) * (x[-1] - x[-2])
+        slopes = np.diff(y, prepend=0.0) / np.diff(x, prepend=0.0)
+        self.knots[target] = torch.from_numpy(np.append(x, further))
+        self.slopes[target] = torch.from_numpy(np.append(slopes, slopes[-1:].repeat(rest + 1)))
 
-    def to_list(self) -> list[list[float]]:
-        """Returns the knots as plain numbers."""
-        return [list(self.x), list(self.y)]
+    @property
+    def is_fitted(self) -> bool:
+        """Whether a map differs from the identity."""
+        return bool((self.slopes != 1).any())
 
-    @classmethod
-    def from_list(cls, knots: Sequence[Sequence[float]]) -> MonotoneMap:
-        """Returns the map of :meth:`to_list`."""
-        x, y = knots
-        return cls(tuple(map(float, x)), tuple(map(float, y)))
+    def check(self) -> None:
+        r"""Raises a :class:`ValueError` unless every map is increasing and keeps signs."""
+        x, s = self.knots, self.slopes
+        if not bool((x > 0).all() and x.isfinite().all() and (x.diff() >= 0).all()):
+            raise ValueError("Expected the knots of 'calibration' to be positive and ascending")
+        if not bool((s > 0).all() and s.isfinite().all()):
+            raise ValueError("Expected the slopes of 'calibration' to be positive")
+
+    def forward(self, value: Tensor) -> Tensor:
+        r"""Maps predictions."""
+        v, knots, slopes = value.double(), self.knots.double(), self.slopes.double()
+        beyond = (v.unsqueeze(-1) - knots).relu()  # [*, num_targets, NUM_KNOTS]
+        return (slopes[:, 0] * v + (slopes.diff() * beyond).sum(dim=-1)).to(value.dtype)
+
+    def extra_repr(self) -> str:
+        """Returns the number of targets and whether there is anything to map."""
+        return f"{self.knots.size(0)}, is_fitted={self.is_fitted}"
+
+
+def _fit_points(p: np.ndarray, t: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """Returns the knots of a map from ``p`` to ``t`` and its values there, both ascending."""
+    if len(p) == 0:
+        return None
+    num_segments = max(min(NUM_KNOTS - 1, len(p) // _GRAPHS_PER_SEGMENT), 1)
+    quantiles = np.quantile(p, np.linspace(0, 1, num_segments + 1))
+    x = np.unique(quantiles.astype(np.float32)).astype(np.float64)  # exact as buffers
+    if len(x) < 2 or t.min() == t.max():
+        return None
+    from scipy.optimize import least_squares
+
+    # The value at each knot is the first value plus the steps up to it.
+    hats = np.stack([np.interp(p, x, unit) for unit in np.eye(len(x))], axis=1)
+    steps = hats @ np.tril(np.ones((len(x), len(x))))
+    least = np.diff(x, prepend=0.0) * _LEAST_SLOPE * (t.max() - t.min()) / (x[-1] - x[0])
+    least[0] = t.min() * _LEAST_SLOPE
+    start = np.diff(np.quantile(t, np.linspace(0, 1, len(x))), prepend=0.0)
+    result = least_squares(
+        lambda y: np.log(steps @ y / t),
+        np.maximum(start, 2.0 * least),
+        jac=lambda y: steps / (steps @ y)[:, None],
+        bounds=(least, np.inf),
+        x_scale="jac",
+        loss="soft_l1",
+        f_scale=_OUTLIER,
+    )
+    return x, np.cumsum(result.x)

@@ -1,10 +1,12 @@
-"""A token encoder and a model together: from architectures to predictions in their unit."""
+"""A token encoder and a model together: from architectures to predictions in their units."""
 
 from __future__ import annotations
 
 import copy
+import json
+import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,96 +15,90 @@ from torch import Tensor
 from torch_geometric.data import Batch, Data, InMemoryDataset
 from tqdm.auto import tqdm
 
-from narformer_pyg import __version__
 from narformer_pyg._checks import check_integer, resolve_device
-from narformer_pyg._files import atomic_write
-from narformer_pyg.convert import to_data
-from narformer_pyg.errors import CheckpointError, ConversionError
+from narformer_pyg._registry import Registry
 from narformer_pyg.loader import DeviceLoader
-from narformer_pyg.nn.encoders import CellTokenEncoder, OperatorTokenEncoder
-from narformer_pyg.nn.functional import SortedEdges
-from narformer_pyg.nn.models.checkpoint_file import read_checkpoint
-from narformer_pyg.nn.models.frozen import FrozenNARFormerV2
-from narformer_pyg.nn.models.graph_regressor import GraphRegressor
-from narformer_pyg.nn.models.registry import create_model, model_name
-from narformer_pyg.nn.readout import segment_mean
-from narformer_pyg.predictor.calibration import MonotoneMap
-from narformer_pyg.spaces import NASBench201Cell, equivalent_indices
-from narformer_pyg.spaces.nasbench201_equivalence import cell_indices, function_indices
+from narformer_pyg.nn.encoders import ENCODERS
+from narformer_pyg.nn.models import MODELS, GraphRegressor, create_model
+from narformer_pyg.predictor.architectures import (
+    CONVENTIONS,
+    check_conventions,
+    is_single,
+    read_graph,
+)
+from narformer_pyg.predictor.calibration import MonotoneCalibration
+from narformer_pyg.predictor.card import model_card
+from narformer_pyg.predictor.checkpoint import read_config, read_weights, write_checkpoint
+from narformer_pyg.predictor.hub import find_folder
 
-FILE_NAME = "predictor.pt"
-_PRETRAINED = Path(__file__).with_name("pretrained")
-_FORMAT = "narformer_pyg.ArchitecturePredictor"
-_FORMAT_VERSION = 1
-_ENCODERS: dict[str, type[CellTokenEncoder | OperatorTokenEncoder]] = {
-    "CellTokenEncoder": CellTokenEncoder,
-    "OperatorTokenEncoder": OperatorTokenEncoder,
-}
+#: Classes of predictors by the names that checkpoints call them by.
+PREDICTORS = Registry("predictor")
 
 
+@PREDICTORS.register("plain")
 class ArchitecturePredictor(torch.nn.Module):
-    r"""Predicts the targets of architectures, in the unit of their labels.
+    r"""Predicts the targets of architectures, in the units of their labels.
+
+    In evaluation mode :obj:`predictor(batch)` is what :meth:`predict` returns: the outputs of the
+    model times their scale, calibrated. In training mode it is not calibrated.
 
     Args:
         token_encoder (torch.nn.Module): Maps the raw tokens of a graph to node codes, for instance
             :class:`~narformer_pyg.nn.CellTokenEncoder`.
         model (GraphRegressor): Maps node codes and edges to positive numbers, for instance
             :class:`~narformer_pyg.nn.models.NARFormerV2`.
-        target_names (sequence of str, optional): What each output is, for instance
+        target_names (sequence of str, optional): The name of each output, for instance
             :obj:`["cifar10_test_acc"]`. (default: :obj:`None`)
         units (sequence of str, optional): The unit of each output, for instance
             :obj:`["percent"]`. (default: :obj:`None`)
-        scale (float or sequence of float, optional): What the outputs of :obj:`model` are
-            multiplied by to be in :obj:`units`, so that training deals with numbers around one.
+        scale (float or sequence of float, optional): The factor from the outputs of :obj:`model`
+            to :obj:`units`, so that training deals with numbers around one.
             (default: :obj:`1.0`)
-        average_equivalents (bool, optional): If set to :obj:`True`, :meth:`predict` takes cells of
-            NAS-Bench-201 only, and predicts for each the mean over cells that compute the same
-            function (see :func:`~narformer_pyg.spaces.equivalent_indices`).
-            (default: :obj:`False`)
+        space (str, optional): The search space of the cells, for instance :obj:`"nasbench201"`;
+            graphs that say they are of another one are refused. (default: :obj:`None`, any)
+        metadata (dict, optional): Facts that are saved and shown with the predictor, as JSON
+            values: dataset, recipe, device of the labels, :obj:`metrics`, :obj:`description`,
+            :obj:`license`. (default: :obj:`None`)
     """
 
+    token_encoder: Any
     scale: Tensor
+    calibration: MonotoneCalibration
 
     def __init__(
         self,
-        token_encoder: CellTokenEncoder | OperatorTokenEncoder,
-        model: GraphRegressor | FrozenNARFormerV2,
+        token_encoder: torch.nn.Module,
+        model: GraphRegressor,
         target_names: Sequence[str] | None = None,
         units: Sequence[str] | None = None,
-        scale: float | Sequence[float] = 1.0,
-        average_equivalents: bool = False,
+        scale: float | Sequence[float] | Tensor = 1.0,
+        *,
+        space: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        if token_encoder.out_channels != model.in_channels:
-            raise ValueError(
-                "Expected 'model.in_channels' to be 'token_encoder.out_channels' "
-                f"(got {model.in_channels} and {token_encoder.out_channels})"
-            )
-        if token_encoder.static_channels != model.static_channels:
-            raise ValueError(
-                "Expected 'model.static_channels' to be 'token_encoder.static_channels' "
-                f"(got {model.static_channels} and {token_encoder.static_channels})"
-            )
+        for mine, theirs in (("in_channels", "out_channels"), ("static_channels",) * 2):
+            if getattr(model, mine) != getattr(token_encoder, theirs):
+                raise ValueError(
+                    f"Expected 'model.{mine}' to be 'token_encoder.{theirs}' "
+                    f"(got {getattr(model, mine)} and {getattr(token_encoder, theirs)})"
+                )
+        if space is not None and not isinstance(space, str):
+            raise ValueError(f"Expected 'space' to be the name of a search space (got {space!r})")
         num_targets = model.out_channels
         self.target_names = _as_names("target_names", target_names, num_targets, "target_{}")
         self.units = _as_names("units", units, num_targets, "")
-        values = torch.as_tensor(scale, dtype=torch.float).flatten()
-        if values.numel() not in (1, num_targets) or not (values.isfinite() & (values > 0)).all():
-            raise ValueError(
-                "Expected 'scale' to be a positive number, or one for each of the "
-                f"{num_targets} targets (got {scale})"
-            )
-        if average_equivalents and not isinstance(token_encoder, CellTokenEncoder):
-            raise ValueError(
-                "Expected 'average_equivalents' to be set for cells of NAS-Bench-201 only (got a "
-                f"{type(token_encoder).__name__})"
-            )
-        self.average_equivalents = average_equivalents
-        #: For each target what :meth:`predict` maps predictions by; see :meth:`calibrate`.
-        self.calibration: list[MonotoneMap | None] = [None] * num_targets
+        self.space = space
+        self.metadata = _as_json(metadata)
         self.token_encoder = token_encoder
         self.model = model
-        self.register_buffer("scale", values.expand(num_targets).clone())
+        self.register_buffer("scale", torch.tensor(_as_scale(scale, num_targets)))
+        self.calibration = MonotoneCalibration(num_targets)
+
+    @classmethod
+    def wrap(cls, predictor: ArchitecturePredictor) -> ArchitecturePredictor:
+        """Returns a predictor of this class with the parts of a plain one."""
+        return predictor
 
     @property
     def device(self) -> torch.device:
@@ -110,35 +106,30 @@ class ArchitecturePredictor(torch.nn.Module):
         return self.scale.device
 
     @property
-    def takes_neighbors(self) -> bool:
-        """Whether lists of neighbors in a batch take the place of its edges."""
-        return isinstance(self.model, GraphRegressor) and self.model.takes_neighbors
+    def conventions(self) -> dict[str, str]:
+        """How graphs have to be converted: :obj:`space`, :obj:`vocabulary`, :obj:`counting`."""
+        known = {**self.token_encoder.config, "space": self.space}
+        return {name: known[name] for name in CONVENTIONS if known.get(name) is not None}
 
     def forward(self, data: Data) -> Tensor:
         r"""Predicts the targets of a graph or batch, in their units: :math:`(|G|, T)`.
 
-        It is what training and validation during it see: neither averaged over equivalent cells nor
-        calibrated, as :meth:`predict` is.
-
         Raises:
-            ValueError: If an attribute of :obj:`data` is missing or not as the data contract says.
+            ValueError: If an attribute of :obj:`data` is missing or breaks the data contract.
         """
-        return self.forward_scaled(data) * self.scale
+        prediction = self.forward_scaled(data) * self.scale
+        return prediction if self.training else self.calibration(prediction)
 
     def forward_scaled(self, data: Data) -> Tensor:
-        r"""Predicts the targets divided by :obj:`scale`, which is what training compares."""
-        edges: Tensor | SortedEdges = data.edge_index
-        if "neighbor_ptr" in data and self.takes_neighbors:
-            edges = SortedEdges.from_neighbors(
-                data.neighbor_index, data.neighbor_ptr, data.neighbor_reverse
-            )
-        return self.model(
+        r"""Predicts the targets divided by :obj:`scale`, which is what losses compare."""
+        out: Tensor = self.model(
             self.token_encoder(data),
-            edges,
+            data.edge_index,
             batch=data.batch,
             static=self.token_encoder.encode_static(data),
             batch_size=data.num_graphs if isinstance(data, Batch) else 1,
         )
+        return out
 
     @torch.no_grad()
     def predict(
@@ -150,15 +141,19 @@ class ArchitecturePredictor(torch.nn.Module):
     ) -> Tensor:
         r"""Predicts the targets of architectures.
 
+        The predictor stays as it is, so threads may share one. In training mode, or on another
+        device, a copy predicts; call :meth:`eval` and :meth:`to` first where that matters.
+
         Args:
-            architectures: A single architecture, an iterable of them, or an in-memory dataset.
-                An architecture is an arch string, a cell of a search space or a
-                :class:`~torch_geometric.data.Data`; a :class:`~torch_geometric.data.Batch` is a
-                sequence of them.
+            architectures: One architecture, an iterable of them, or an in-memory dataset. An
+                architecture is whatever :func:`~narformer_pyg.convert.to_data` takes: a
+                :class:`~torch_geometric.data.Data`, a cell or its text for a predictor of cells; an
+                ONNX file, an ONNX model or :obj:`(module, example_inputs)` for one of networks. A
+                :class:`~torch_geometric.data.Batch` is a sequence of graphs.
             batch_size (int, optional): Graphs in a batch; the predictions do not depend on it.
                 (default: :obj:`512`)
             device (torch.device or str, optional): Where to run. By default, where the parameters
-                are. The predictor stays where it is. (default: :obj:`None`)
+                are. (default: :obj:`None`)
             progress (bool, optional): Whether to show a progress bar. (default: :obj:`False`)
 
         Returns:
@@ -168,45 +163,60 @@ class ArchitecturePredictor(torch.nn.Module):
             ConversionError: If an architecture is malformed; the message says which.
             ValueError: If a graph or an argument is not as stated.
         """
-        if isinstance(architectures, Batch):
-            architectures = architectures.to_data_list()
         check_integer("batch_size", batch_size)
         device = self.device if device is None else resolve_device(device)
-        single = isinstance(architectures, (str, Data)) or not isinstance(architectures, Iterable)
+        single = is_single(architectures)
+        graphs = architectures
         if isinstance(architectures, InMemoryDataset):
             self.check_conventions(architectures)
-        graphs: Any = architectures
         if not isinstance(architectures, InMemoryDataset) or architectures.transform is not None:
+            if isinstance(architectures, Batch):
+                architectures = architectures.to_data_list()
             listed = [architectures] if single else list(architectures)
-            graphs = [self._read_graph(i, item) for i, item in enumerate(listed)]
+            tokens, conventions = self.token_encoder.tokens, self.conventions
+            graphs = [read_graph(item, i, tokens, conventions) for i, item in enumerate(listed)]
         if len(graphs) == 0:
             return torch.empty(0, len(self.target_names))
-        if self.average_equivalents:
-            prediction = self._predict_averages(graphs, batch_size, device, progress)
-        else:
-            prediction = self._predict_graphs(graphs, batch_size, device, progress)
-        for i, calibration in enumerate(self.calibration):
-            if calibration is not None:
-                prediction[:, i] = calibration(prediction[:, i])
+        predictor = self
+        if self.device != device or any(module.training for module in self.modules()):
+            predictor = copy.deepcopy(self).to(device).eval()
+        prediction = predictor._predict_graphs(graphs, batch_size, progress).cpu()
         return prediction[0] if single else prediction
+
+    def _predict_graphs(self, graphs: Any, batch_size: int, progress: bool) -> Tensor:
+        return self._map(self, graphs, batch_size, progress)
+
+    def _map(
+        self, function: Callable[[Any], Tensor], graphs: Any, batch_size: int, progress: bool
+    ) -> Tensor:
+        """Joins what a function returns for the batches of graphs."""
+        # Seeded, since a loader without a seed draws one from PyTorch's generator.
+        loader = DeviceLoader(graphs, batch_size, device=self.device, seed=0)
+        parts = []
+        with tqdm(total=len(graphs), desc="Predicting", unit="graph", disable=not progress) as bar:
+            for batch in loader:
+                parts.append(function(batch))
+                bar.update(batch.num_graphs)
+        return torch.cat(parts)
 
     def calibrate(
         self, graphs: Any, batch_size: int = 512, device: torch.device | str | None = None
     ) -> None:
-        r"""Fits a map from predictions to labels that keeps their order, for :meth:`predict`.
+        r"""Fits an increasing map from predictions to labels for each target.
 
         Losses that compare graphs sharpen the order and pull the values apart; on the training
-        graphs, whose labels are known anyway, that can be seen and undone. The map is increasing
-        and piecewise linear, one for each target.
+        graphs, whose labels are known anyway, that can be seen and undone. A new calibration
+        replaces the old one.
 
         Args:
-            graphs (InMemoryDataset or list of Data): Graphs with labels :obj:`y`.
+            graphs (InMemoryDataset or list of Data): Graphs with labels :obj:`y`, NaN where a
+                target was not measured.
             batch_size (int, optional): As in :meth:`predict`. (default: :obj:`512`)
             device (torch.device or str, optional): As in :meth:`predict`. (default: :obj:`None`)
 
         Raises:
-            ValueError: If there is no graph, or labels are missing, not finite or not positive. The
-                calibration there was stays.
+            ValueError: If there is no graph, or labels are missing or not positive. The old
+                calibration stays.
         """
         graphs = graphs if isinstance(graphs, InMemoryDataset) else list(graphs)
         num_targets = len(self.target_names)
@@ -216,188 +226,134 @@ class ArchitecturePredictor(torch.nn.Module):
             if (
                 not isinstance(y, Tensor)
                 or y.shape != (1, num_targets)
-                or not bool((y.isfinite() & (y > 0)).all())
+                or not bool((y.isnan() | (y.isfinite() & (y > 0))).all())
             ):
                 raise ValueError(
-                    f"Expected every graph of 'graphs' to have finite, positive labels 'y' of "
-                    f"shape [1, {num_targets}] (got {y} in graph {i})"
+                    "Expected every graph of 'graphs' to have positive labels 'y' (NaN where not "
+                    f"measured) of shape [1, {num_targets}] (got {y} in graph {i})"
                 )
             labels.append(y)
-        if not labels:
-            raise ValueError("Expected 'graphs' to hold at least one graph (got none)")
-        target = torch.cat(labels)
-        before, self.calibration = self.calibration, [None] * num_targets
-        try:
-            prediction = self.predict(graphs, batch_size, device)
-            after = [MonotoneMap.fit(prediction[:, i], target[:, i]) for i in range(num_targets)]
-        except BaseException:
-            self.calibration = before
-            raise
-        self.calibration = after
+        if not labels or bool(torch.cat(labels).isnan().all()):
+            raise ValueError(
+                f"Expected 'graphs' to hold at least one label (got {len(labels)} graphs)"
+            )
+        plain = copy.deepcopy(self)
+        plain.calibration = MonotoneCalibration(num_targets).to(self.scale)
+        prediction = plain.eval().predict(graphs, batch_size, device)
+        calibration = MonotoneCalibration.fit(prediction, torch.cat(labels)).to(self.scale)
+        self.calibration = calibration.train(self.training)
 
-    def freeze(self, precision: str = "32-true") -> ArchitecturePredictor:
-        r"""Returns a copy that predicts faster on the CPU, and can do nothing else.
+    def with_targets(
+        self,
+        target_names: Sequence[str],
+        units: Sequence[str] | None = None,
+        scale: float | Sequence[float] = 1.0,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> ArchitecturePredictor:
+        r"""Returns a predictor of other targets that starts from the weights of this one.
 
-        Worth it where many predictions are asked for one by one, as in a search. The copy does not
-        follow later changes of this predictor; see
-        :class:`~narformer_pyg.nn.models.FrozenNARFormerV2`.
+        All weights are copied but those of the last layer, which are new; there is no calibration.
 
         .. code-block:: python
 
-            predictor = ArchitecturePredictor.from_pretrained("nasbench201-cifar10").freeze()
+            predictor = ArchitecturePredictor.from_pretrained("nasbench201-cifar10")
+            predictor = predictor.with_targets(["latency"], ["ms"], scale=labels.mean())
+            result = fit(predictor, train_set, recipe)
 
         Args:
-            precision (str, optional): :obj:`"32-true"`, or :obj:`"bf16-mixed"`, which is faster yet
-                where the processor multiplies bfloat16, and correct to two or three digits.
-                (default: :obj:`"32-true"`)
-
-        Raises:
-            ValueError: If the model is not a :class:`~narformer_pyg.nn.models.NARFormerV2` with
-                graph-aided attention, on the CPU in single precision.
+            target_names (sequence of str): As in the constructor.
+            units (sequence of str, optional): As in the constructor. (default: :obj:`None`)
+            scale (float or sequence of float, optional): As in the constructor.
+                (default: :obj:`1.0`)
+            metadata (dict, optional): As in the constructor. (default: :obj:`None`)
         """
-        frozen = ArchitecturePredictor(
+        if isinstance(target_names, str) or len(target_names) == 0:
+            raise ValueError(
+                f"Expected 'target_names' to be a list of at least one name (got {target_names!r})"
+            )
+        name, config = MODELS.name_of(self.model), self.model.config
+        num_targets = len(target_names)
+        model = create_model(name, **{**config, "out_channels": num_targets})
+        # The last layer is where the number of targets changes a shape.
+        with torch.device("meta"):
+            wider = create_model(name, **{**config, "out_channels": num_targets + 1}).state_dict()
+        state, new = self.model.state_dict(), model.state_dict()
+        kept = {k: v for k, v in state.items() if v.shape == wider[k].shape == new[k].shape}
+        model.load_state_dict({**new, **kept})
+        predictor = ArchitecturePredictor(
             copy.deepcopy(self.token_encoder),
-            FrozenNARFormerV2(self.model, precision),
-            self.target_names,
-            self.units,
-            self.scale.tolist(),
-            self.average_equivalents,
+            model,
+            target_names,
+            units,
+            scale,
+            space=self.space,
+            metadata=metadata,
         )
-        frozen.calibration = list(self.calibration)
-        return frozen.eval()
-
-    def _predict_averages(self, graphs: Any, *args: Any) -> Tensor:
-        """Averages the predictions of the cells that are equivalent to each graph's."""
-        functions = function_indices()[cell_indices(graphs)]
-        functions, inverse = functions.unique(return_inverse=True)
-        members = [equivalent_indices(i) for i in functions.tolist()]
-        cells = [NASBench201Cell.from_index(i).to_data() for i in torch.cat(members).tolist()]
-        sizes = torch.tensor([len(indices) for indices in members])
-        group = torch.arange(len(members)).repeat_interleave(sizes)
-        prediction = self._predict_graphs(cells, *args)
-        return segment_mean(prediction, group, len(members))[inverse]
-
-    def _predict_graphs(
-        self, graphs: Any, batch_size: int, device: torch.device, progress: bool
-    ) -> Tensor:
-        before = self.device
-        training = {module: module.training for module in self.modules()}
-        self.to(device).eval()
-        try:
-            loader = DeviceLoader(graphs, batch_size, device=device)
-            bar = tqdm(total=len(graphs), desc="Predicting", unit="graph", disable=not progress)
-            parts = []
-            with bar:
-                for batch in loader:
-                    parts.append(self(batch).float())
-                    bar.update(batch.num_graphs)
-            return torch.cat(parts).cpu()
-        finally:
-            self.to(before)
-            for module, mode in training.items():  # parts may have been frozen with eval()
-                module.training = mode
+        return type(self).wrap(predictor.to(self.scale).train(self.training))
 
     def check_conventions(self, graphs: Data | InMemoryDataset, which: str = "") -> None:
         r"""Raises unless graphs were converted as the graphs this predictor is made for.
 
-        Ids of operators and graph features mean something else by another vocabulary or counting,
-        and predictions would be wrong without a sign. Graphs that do not say how they were
-        converted pass.
+        Operations, operators and graph features mean something else in another space, vocabulary
+        or counting, and predictions would be wrong without a sign. Graphs that do not say how they
+        were converted pass, and any space passes for a predictor without one.
 
         Args:
             graphs (Data or InMemoryDataset): One graph, or all of a dataset.
             which (str, optional): Which graphs, for the message. (default: :obj:`""`)
 
         Raises:
-            ValueError: If :obj:`vocabulary` or :obj:`counting` differ.
+            ValueError: If :obj:`space`, :obj:`vocabulary` or :obj:`counting` differ.
         """
-        store = graphs._data if isinstance(graphs, InMemoryDataset) else graphs
-        for name in ("vocabulary", "counting"):
-            theirs = getattr(store, name, None)
-            mine = self.token_encoder.config.get(name)
-            for value in sorted(set(theirs if isinstance(theirs, list) else [theirs]) - {None}):
-                if value == mine:
-                    continue
-                advice = (
-                    "this predictor is of cells, not of ONNX models"
-                    if mine is None
-                    else f"convert the models with {name}={mine!r}"
-                )
-                raise ValueError(
-                    f"Expected '{name}'{which} to be that of the predictor, {mine!r} "
-                    f"(got {value!r}); {advice}"
-                )
+        check_conventions(graphs, self.conventions, which)
 
-    def _read_graph(self, position: int, architecture: Any) -> Data:
-        """Converts one architecture and keeps what the model reads, so that all fit in a batch."""
-        try:
-            data = to_data(architecture)
-        except ConversionError as error:
-            raise ConversionError(f"{error} (architecture {position})") from error
-        self.check_conventions(data, f" of architecture {position}")
-        kept = {key: data[key] for key in self.token_encoder.tokens if key in data}
-        edges = {"edge_index": data.edge_index} if "edge_index" in data else {}
-        num_nodes = next((len(token) for token in kept.values()), data.num_nodes)
-        return Data(**edges, **kept, num_nodes=num_nodes)
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> Path:
+        r"""Writes :obj:`config.json`, :obj:`model.safetensors` and the card :obj:`README.md`.
 
-    def save_pretrained(self, directory: str | os.PathLike[str]) -> Path:
-        r"""Writes configuration and parameters to :obj:`directory/predictor.pt`.
-
-        The file is complete or absent, and replaces an older one only when it is complete.
+        The folder is ready for Hugging Face's hub. A process that is killed while it writes leaves
+        the old checkpoint or the new one.
 
         Args:
-            directory (str or os.PathLike): The folder; created if missing.
+            folder (str or os.PathLike): The folder; created if missing.
 
         Returns:
-            pathlib.Path: The file.
+            pathlib.Path: The folder.
 
         Raises:
-            ValueError: If encoder or model are not of this package, so that they could not be
-                built again.
+            ValueError: If encoder, model or predictor are of classes that were not registered, or
+                configurations or metadata are not JSON values.
         """
-        path = Path(directory) / FILE_NAME
-        encoder = type(self.token_encoder)
-        if isinstance(self.model, FrozenNARFormerV2):
-            raise ValueError(
-                "Expected a predictor with parameters (got a frozen one); save the one that it was "
-                "made from"
-            )
-        if _ENCODERS.get(encoder.__name__) is not encoder:
-            raise ValueError(
-                f"Expected 'token_encoder' to be among {', '.join(_ENCODERS)}, so that it can be "
-                f"saved (got {encoder.__name__}); save its 'state_dict()' yourself"
-            )
-        content = {
-            "format": _FORMAT,
-            "format_version": _FORMAT_VERSION,
-            "package_version": __version__,
-            "config": {
-                "token_encoder": {
-                    "name": encoder.__name__,
-                    **self.token_encoder.config,
-                },
-                "model": {"name": model_name(self.model), **self.model.config},
-                "target_names": list(self.target_names),
-                "units": list(self.units),
-                "average_equivalents": self.average_equivalents,
-                "calibration": [
-                    None if calibration is None else calibration.to_list()
-                    for calibration in self.calibration
-                ],
+        config = {
+            "predictor": PREDICTORS.name_of(self),
+            "token_encoder": {
+                "name": ENCODERS.name_of(self.token_encoder),
+                "config": self.token_encoder.config,
             },
-            "state_dict": {k: v.detach().cpu() for k, v in self.state_dict().items()},
+            "model": {"name": MODELS.name_of(self.model), "config": self.model.config},
+            "target_names": list(self.target_names),
+            "units": list(self.units),
+            "space": self.space,
+            "metadata": _as_json(self.metadata),
         }
-        with atomic_write(path) as temporary:
-            torch.save(content, temporary)
-        return path
+        card = model_card(
+            Path(folder).resolve().name,
+            config,
+            self.scale.tolist(),
+            sum(p.numel() for p in self.parameters()),
+        )
+        return write_checkpoint(folder, config, self.state_dict(), card)
 
     @classmethod
     def from_pretrained(
-        cls, path: str | os.PathLike[str], device: torch.device | str = "cpu"
+        cls,
+        path: str | os.PathLike[str],
+        device: torch.device | str = "cpu",
+        *,
+        revision: str | None = None,
     ) -> ArchitecturePredictor:
-        r"""Loads what :meth:`save_pretrained` wrote, or a predictor that is inside the package.
+        r"""Loads a predictor from a folder, from the package or from Hugging Face's hub.
 
-        Nothing in the file is executed (:obj:`weights_only=True`).
+        Only JSON and safetensors are read, and nothing in them is executed.
 
         .. code-block:: python
 
@@ -408,70 +364,48 @@ class ArchitecturePredictor(torch.nn.Module):
         cells (see :class:`~narformer_pyg.datasets.NASBench201`).
 
         Args:
-            path (str or os.PathLike): The folder, or the file inside, or the name of a predictor
-                inside the package, one of :func:`list_pretrained`.
+            path (str or os.PathLike): A folder that :meth:`save_pretrained` wrote, a name of
+                :func:`~narformer_pyg.predictor.list_pretrained`, or a name :obj:`"user/name"` on
+                the hub, which needs the package :obj:`huggingface_hub`.
             device (torch.device or str, optional): Where to put it. (default: :obj:`"cpu"`)
+            revision (str, optional): A branch, tag or commit on the hub. (default: :obj:`None`)
+
+        Returns:
+            ArchitecturePredictor: The predictor in evaluation mode, of the class that was saved.
 
         Raises:
-            FileNotFoundError: If there is no such file.
-            CheckpointError: If the file is corrupt or is something else.
+            FileNotFoundError: If there is no such checkpoint.
+            CheckpointError: If it is damaged, of something else, or of a later version.
         """
-        name, path = os.fspath(path), Path(path)
-        if not path.exists() and name in list_pretrained():
-            path = _PRETRAINED / name
-        file = path / FILE_NAME if path.is_dir() else path
-        if not file.is_file():
-            raise FileNotFoundError(
-                f"Expected 'path' to be a folder with '{FILE_NAME}', such a file, or a predictor "
-                f"inside the package: {', '.join(list_pretrained())} (got {name!r})"
-            )
-        content = read_checkpoint(file, "path")
-        if not isinstance(content, dict) or content.get("format") != _FORMAT:
-            raise CheckpointError(
-                f"Expected 'path' to be written by 'ArchitecturePredictor.save_pretrained' (got "
-                f"{os.fspath(file)!r}). For a file of the authors' code use "
-                "'NARFormerV2.from_released_checkpoint', and for one to go on training from, the "
-                "'resume' argument of training"
-            )
-        version = content.get("format_version")
-        if not isinstance(version, int):
-            raise CheckpointError(
-                f"Cannot read 'path' (got {os.fspath(file)!r}): it has no valid format version "
-                f"({version!r})"
-            )
-        if version > _FORMAT_VERSION:
-            raise CheckpointError(
-                f"Expected 'path' to have format version {_FORMAT_VERSION} or lower (got "
-                f"{version} in {os.fspath(file)!r}, written by narformer_pyg "
-                f"{content.get('package_version')}); update with 'pip install -U narformer-pyg'"
-            )
-        try:
-            config = content["config"]
-            encoder = dict(config["token_encoder"])
-            model = dict(config["model"])
-            predictor = cls(
-                _ENCODERS[encoder.pop("name")](**encoder),
-                create_model(model.pop("name"), **model),
+        device = resolve_device(device)
+        folder = find_folder(path, revision)
+        config = read_config(folder)
+
+        def build() -> ArchitecturePredictor:
+            encoder, model = config["token_encoder"], config["model"]
+            predictor = ArchitecturePredictor(
+                ENCODERS.get(encoder["name"])(**encoder["config"]),
+                create_model(model["name"], **model["config"]),
                 config["target_names"],
                 config["units"],
-                average_equivalents=config.get("average_equivalents", False),
+                space=config["space"],
+                metadata=config["metadata"],
             )
-            predictor.load_state_dict(content["state_dict"])
-            predictor.calibration = [
-                None if knots is None else MonotoneMap.from_list(knots)
-                for knots in config.get("calibration", [None] * len(predictor.target_names))
-            ]
-        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-            raise CheckpointError(
-                f"Cannot rebuild the predictor in {os.fspath(file)!r} "
-                f"({type(error).__name__}: {' '.join(str(error).split())})"
-            ) from error
-        return predictor.to(resolve_device(device)).eval()
+            return PREDICTORS.get(config["predictor"]).wrap(predictor)
 
+        return read_weights(folder, config, build).to(device).eval()
 
-def list_pretrained() -> list[str]:
-    """Returns the names of the predictors inside the package."""
-    return sorted(folder.name for folder in _PRETRAINED.iterdir() if folder.is_dir())
+    def check(self) -> None:
+        """Raises a :class:`ValueError` if scale or calibration hold impossible numbers."""
+        _as_scale(self.scale, len(self.target_names))
+        self.calibration.check()
+
+    def extra_repr(self) -> str:
+        """Returns targets and metadata."""
+        targets = zip(self.target_names, self.units, strict=True)
+        lines = [f"targets: {', '.join(f'{name} {unit}'.rstrip() for name, unit in targets)}"]
+        lines += [f"space: {self.space}"] if self.space else []
+        return "\n".join(lines + [f"{key}: {value}" for key, value in self.metadata.items()])
 
 
 def _as_names(
@@ -479,9 +413,35 @@ def _as_names(
 ) -> tuple[str, ...]:
     if names is None:
         return tuple(default.format(i) for i in range(num_targets))
-    if isinstance(names, str) or len(names) != num_targets:
+    if (
+        isinstance(names, str)
+        or len(names) != num_targets
+        or not all(isinstance(name, str) for name in names)
+    ):
         raise ValueError(
-            f"Expected '{argument}' to have one entry for each of the {num_targets} outputs of "
+            f"Expected '{argument}' to be one text for each of the {num_targets} outputs of "
             f"'model' (got {names!r})"
         )
     return tuple(names)
+
+
+def _as_scale(scale: float | Sequence[float] | Tensor, num_targets: int) -> list[float]:
+    # As numbers, since a tensor on the meta device has no values to look at.
+    given = scale.flatten().tolist() if isinstance(scale, Tensor) else scale
+    values = [float(value) for value in (given if isinstance(given, Sequence) else [given])]
+    if len(values) not in (1, num_targets) or not all(0 < v < math.inf for v in values):
+        raise ValueError(
+            "Expected 'scale' to be a positive number, or one for each of the "
+            f"{num_targets} targets (got {given})"
+        )
+    return values if len(values) == num_targets else values * num_targets
+
+
+def _as_json(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Returns a copy, or raises unless it is made of JSON values."""
+    try:
+        return dict(json.loads(json.dumps(metadata or {}, allow_nan=False)))
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"Expected 'metadata' to be a dictionary of JSON values (got {metadata!r})"
+        ) from error

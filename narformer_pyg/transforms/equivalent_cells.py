@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch_geometric.data import Data
 
 from narformer_pyg.spaces import NASBench201Cell, equivalent_indices
-from narformer_pyg.spaces.nasbench201_equivalence import cell_indices
+from narformer_pyg.spaces.nasbench201 import cell_indices
 
 
 def equivalent_graphs(graphs: Sequence[Data]) -> list[list[Data]]:

@@ -18,7 +18,7 @@ from torch import nn
 
 import narformer_pyg
 from narformer_pyg.datasets import NASBench201
-from narformer_pyg.spaces.nasbench201_equivalence import function_indices
+from narformer_pyg.spaces.nasbench201 import function_indices
 from narformer_pyg.training import kendall_tau
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"

@@ -18,7 +18,7 @@ V1 = DARTS_GENOTYPES["DARTS_V1"]
 )
 def test_from_darts(genotype: str | DARTSGenotype) -> None:
     data = from_darts(genotype)
-    assert str(data) == "Data(edge_index=[2, 42], op=[29], position=[29], num_nodes=29)"
+    assert str(data) == "DARTSData(edge_index=[2, 42], op=[29], position=[29], num_nodes=29)"
     assert data.op.tolist() == V1.to_data().op.tolist()
     for again in (to_data(genotype), to_data(data)):
         assert again.op.tolist() == data.op.tolist()

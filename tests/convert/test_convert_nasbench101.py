@@ -30,7 +30,7 @@ TEXT = (
 @pytest.mark.parametrize("matrix", [MATRIX, np.array(MATRIX), np.array(MATRIX, dtype=float)])
 def test_from_nasbench101(matrix: object) -> None:
     data = from_nasbench101(matrix, NAMES)
-    assert str(data) == "Data(edge_index=[2, 9], op=[7], position=[7], num_nodes=7)"
+    assert str(data) == "NASBench101Data(edge_index=[2, 9], op=[7], position=[7], num_nodes=7)"
     assert data.op.tolist() == [0, 1, 2, 2, 2, 3, 4]
     assert data.position.tolist() == list(range(7))
     assert data.edge_index.tolist() == [

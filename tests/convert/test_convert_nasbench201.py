@@ -12,7 +12,7 @@ ARCH = "|nor_conv_3x3~0|+|nor_conv_3x3~0|avg_pool_3x3~1|+|skip_connect~0|nor_con
 @pytest.mark.parametrize("arch", [ARCH, NASBench201Cell.from_str(ARCH)])
 def test_from_nasbench201(arch: str | NASBench201Cell) -> None:
     data = from_nasbench201(arch)
-    assert str(data) == "Data(edge_index=[2, 10], op=[8], position=[8], num_nodes=8)"
+    assert str(data) == "NASBench201Data(edge_index=[2, 10], op=[8], position=[8], num_nodes=8)"
     assert data.op.tolist() == [0, 2, 2, 3, 4, 1, 5, 6]
     assert data.edge_index.tolist() == [
         [0, 0, 1, 0, 1, 2, 3, 4, 5, 6],

@@ -70,8 +70,8 @@ def test_resnet18_costs() -> None:
     assert report.parameters == resnet.torch_parameters == 11_689_512  # torchvision's number
 
 
-def test_the_data_sets_own_file(real_data: Path) -> None:
-    file = real_data / "onnx" / "resnet18-v1-7-no-weight.onnx"
+def test_the_data_sets_own_file(published: Path) -> None:
+    file = published / "resnet18-v1-7-no-weight.onnx"
     conversion = convert_onnx(file, vocabulary="nnlqp", counting="nnlqp")
     report = conversion.report
     assert (report.num_nodes, report.num_edges) == (70, 77)

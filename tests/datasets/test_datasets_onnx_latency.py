@@ -16,6 +16,7 @@ import torch
 from latency_models import FAMILIES, small_model, write_csv, write_models, write_nnlqp
 from torch_geometric.data import Data
 
+from narformer_pyg import convert
 from narformer_pyg.convert import from_onnx
 from narformer_pyg.datasets import ONNXLatency, _onnx_conversion, onnx_latency
 from narformer_pyg.datasets._model_folder import open_models
@@ -264,7 +265,7 @@ class TestFailures:
         # A forked process has the patched function; a spawned one would import the module anew.
         fork = _onnx_conversion.multiprocessing.get_context("fork")
         monkeypatch.setattr(_onnx_conversion.multiprocessing, "get_context", lambda _: fork)
-        monkeypatch.setattr(_onnx_conversion, "from_onnx", die_or_convert)
+        monkeypatch.setattr(convert, "from_onnx", die_or_convert)
         dataset = load(shared[0], labels, num_workers=2)
         died = [line["file"] for line in shared[1] if line["family"] == "residual"]
         assert list(dataset.failures) == died

@@ -14,22 +14,21 @@ def make(**parts: object) -> Split:
     default = {
         "train": torch.tensor([4, 1]),
         "val": torch.tensor([0]),
-        "test": torch.arange(6),
+        "test": torch.tensor([2, 3, 5]),
         "seed": 7,
     }
     return Split(**{**default, **parts})  # type: ignore[arg-type]
 
 
-def test_held_out() -> None:
-    assert make().held_out.tolist() == [2, 3, 5]
-    assert make(val=torch.empty(0, dtype=torch.long)).held_out.tolist() == [0, 2, 3, 5]
+def test_all() -> None:
+    assert make().all.tolist() == list(range(6))
+    assert make(val=torch.empty(0, dtype=torch.long)).all.tolist() == [1, 2, 3, 4, 5]
 
 
 def test_draw_split_draws_from_the_candidates() -> None:
     candidates = torch.tensor([3, 5, 8, 13, 21])
-    split = draw_split(candidates, 2, 3, seed=0)
-    assert sorted(split.train.tolist() + split.val.tolist()) == candidates.tolist()
-    assert split.test is candidates
+    split = draw_split(candidates, 2, 1, seed=0)
+    assert split.all.tolist() == candidates.tolist()
     # The draw is part of every published result: it may not change with the library's version.
     assert split.train.tolist() == [8, 21]
 
@@ -83,6 +82,7 @@ def test_load_of_a_missing_file(tmp_path: Path) -> None:
         ({"train": torch.tensor([2, -1])}, r"'train' to hold no negative position \(got -1\)"),
         ({"train": torch.tensor([2, 2])}, r"'train' to hold no position twice"),
         ({"val": torch.tensor([1])}, r"'train' and 'val' to be disjoint \(got \[1\] in both\)"),
+        ({"test": torch.tensor([2, 1])}, r"'train' and 'test' to be disjoint \(got \[1\] in both"),
     ],
 )
 def test_split_rejects(parts: dict, message: str) -> None:

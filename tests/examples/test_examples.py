@@ -152,7 +152,7 @@ def test_accuracy_prints_what_it_writes(finished: tuple[Path, str]) -> None:
 
     metrics = content["metrics"]
     assert metrics["all cells"] == pytest.approx(all_metrics(prediction, label), abs=0.02)
-    unseen = all_metrics(prediction[split.held_out], label[split.held_out])
+    unseen = all_metrics(prediction[split.test], label[split.test])
     assert metrics["unseen cells"] == pytest.approx(unseen, abs=0.02)
     assert f"{metrics['all cells']['kendall_tau']:.4f}" in printed
     assert f"{metrics['unseen cells']['mape']:.2f}" in printed

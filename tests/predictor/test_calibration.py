@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 
-from narformer_pyg.predictor.calibration import MonotoneMap
+from narformer_pyg.predictor import MonotoneCalibration
 from narformer_pyg.training import kendall_tau, mape
 
 
@@ -13,69 +15,100 @@ def distorted(n: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     rng = np.random.default_rng(seed)
     target = 94.0 - rng.exponential(4.0, n).clip(max=80)
     prediction = 94.0 - 3.0 * (94.0 - target) ** 0.6 + rng.normal(0, 0.3, n)
-    return torch.tensor(prediction, dtype=torch.float), torch.tensor(target, dtype=torch.float)
+    return tuple(torch.tensor(v, dtype=torch.float).unsqueeze(1) for v in (prediction, target))
 
 
-class TestMonotoneMap:
+def fitted(n: int = 500) -> MonotoneCalibration:
+    return MonotoneCalibration.fit(*distorted(n))
+
+
+class TestMonotoneCalibration:
+    @pytest.mark.parametrize("dtype", [torch.float, torch.double])
+    def test_identity(self, dtype: torch.dtype) -> None:
+        calibration = MonotoneCalibration(2)
+        value = torch.tensor([[1e-9, 0.3], [1.0, 12.3456789], [13.0, 1e20]], dtype=dtype)
+        assert torch.equal(calibration(value), value)
+        assert not calibration.is_fitted
+        assert repr(calibration) == "MonotoneCalibration(2, is_fitted=False)"
+
     def test_order_stays_and_errors_shrink(self) -> None:
-        calibration = MonotoneMap.fit(*distorted(500))
-        assert calibration is not None
-        assert len(calibration.x) == 13
+        calibration = fitted()
+        assert calibration.is_fitted
         prediction, target = distorted(2000, seed=1)
         out = calibration(prediction)
         assert out.dtype == torch.float
-        assert mape(out, target) < 0.5 * mape(prediction, target)
-        assert kendall_tau(out, target) == pytest.approx(kendall_tau(prediction, target), abs=1e-4)
+        assert mape(out[:, 0], target[:, 0]) < 0.5 * mape(prediction[:, 0], target[:, 0])
+        tau = kendall_tau(prediction[:, 0], target[:, 0])
+        assert kendall_tau(out[:, 0], target[:, 0]) == pytest.approx(tau, abs=1e-4)
 
-    @pytest.mark.parametrize("n", [2, 11, 12, 30, 100])
-    def test_few_graphs(self, n: int) -> None:
-        prediction, target = distorted(n)
-        calibration = MonotoneMap.fit(prediction, target)
-        assert calibration is not None
-        assert len(calibration.x) == max(min(n // 12, 12), 1) + 1
-        wide = torch.linspace(0.01, 200.0, 4001, dtype=torch.double)
-        out = calibration(wide)
+    @pytest.mark.parametrize("n", [2, 11, 12, 30, 100, 500])
+    def test_increasing_and_positive(self, n: int) -> None:
+        calibration = fitted(n)
+        assert calibration.is_fitted
+        calibration.check()
+        out = calibration(torch.linspace(0.01, 200.0, 4001, dtype=torch.double).unsqueeze(1))
         assert (out > 0).all()
-        assert (out.diff() > 0).all()
+        assert (out.diff(dim=0) > 0).all()
 
     def test_exact_on_a_line(self) -> None:
-        target = torch.linspace(1.0, 5.0, 50, dtype=torch.double)
-        calibration = MonotoneMap.fit(2.0 * target + 3.0, target)
-        assert calibration is not None
+        target = torch.linspace(1.0, 5.0, 50, dtype=torch.double).unsqueeze(1)
+        calibration = MonotoneCalibration.fit(2.0 * target + 3.0, target)
         torch.testing.assert_close(calibration(2.0 * target + 3.0), target, rtol=1e-5, atol=0)
 
     def test_contrary_labels_keep_the_order_of_predictions(self) -> None:
-        prediction = torch.linspace(1.0, 2.0, 60)
-        calibration = MonotoneMap.fit(prediction, 3.0 - prediction)
-        assert calibration is not None
-        assert (calibration(prediction).diff() > 0).all()
+        prediction = torch.linspace(1.0, 2.0, 60).unsqueeze(1)
+        calibration = MonotoneCalibration.fit(prediction, 3.0 - prediction)
+        assert (calibration(prediction).diff(dim=0) > 0).all()
 
     def test_outside_of_the_knots(self) -> None:
-        calibration = MonotoneMap((2.0, 4.0, 5.0), (1.0, 2.0, 5.0))
-        value = torch.tensor([[1.0, 2.0], [3.0, 4.5], [5.0, 7.0]])
-        expected = torch.tensor([[0.5, 1.0], [1.5, 3.5], [5.0, 11.0]])
+        calibration = MonotoneCalibration(1)
+        calibration._set_points(0, np.array([2.0, 4.0, 5.0]), np.array([1.0, 2.0, 5.0]))
+        value = torch.tensor([1.0, 2.0, 3.0, 4.5, 5.0, 7.0, 100.0]).unsqueeze(1)
+        expected = torch.tensor([0.5, 1.0, 1.5, 3.5, 5.0, 11.0, 290.0]).unsqueeze(1)
         torch.testing.assert_close(calibration(value), expected)
 
-    def test_nothing_to_fit(self) -> None:
-        same, other = torch.full((40,), 2.0), torch.linspace(1.0, 2.0, 40)
-        assert MonotoneMap.fit(same, other) is None
-        assert MonotoneMap.fit(other, same) is None
+    def test_each_target_for_itself(self) -> None:
+        prediction, target = distorted(300)
+        same = torch.full_like(target, 2.0)
+        nothing = torch.full_like(target, float("nan"))
+        some = target.clone()
+        some[100:] = float("nan")
+        columns = torch.cat([target, same, nothing, some], dim=1)
+        calibration = MonotoneCalibration.fit(prediction.expand(-1, 4), columns)
+        out = calibration(prediction.expand(-1, 4))
+        assert torch.equal(out[:, 1:3], prediction.expand(-1, 2))
+        torch.testing.assert_close(out[:, :1], fitted(300)(prediction))
+        few = MonotoneCalibration.fit(prediction[:100], target[:100])
+        torch.testing.assert_close(out[:, 3:], few(prediction))
 
-    def test_round_trip(self) -> None:
-        calibration = MonotoneMap.fit(*distorted(100))
-        assert calibration is not None
-        assert MonotoneMap.from_list(calibration.to_list()) == calibration
+    def test_is_a_module(self) -> None:
+        calibration, (prediction, _) = fitted(), distorted(50)
+        expected = calibration(prediction)
+        other = MonotoneCalibration(1)
+        other.load_state_dict(calibration.state_dict())
+        for same in (other, copy.deepcopy(calibration), copy.deepcopy(calibration).double()):
+            torch.testing.assert_close(same(prediction), expected)
+
+    def test_export_and_compile(self) -> None:
+        calibration, (prediction, _) = fitted(), distorted(50)
+        dynamic = {"value": {0: torch.export.Dim("n", min=2)}}
+        program = torch.export.export(calibration, (prediction[:7],), dynamic_shapes=dynamic)
+        torch.testing.assert_close(program.module()(prediction), calibration(prediction))
+        compiled = torch.compile(calibration, fullgraph=True, backend="eager")
+        torch.testing.assert_close(compiled(prediction), calibration(prediction))
 
     @pytest.mark.parametrize(
-        ("x", "y", "message"),
+        ("name", "value", "message"),
         [
-            ((1.0,), (1.0,), "'x' to be at least two"),
-            ((1.0, 1.0), (1.0, 2.0), "'x' to be at least two positive, ascending"),
-            ((1.0, 2.0), (2.0, 1.0), "'y' to be at least two positive, ascending"),
-            ((0.0, 2.0), (1.0, 2.0), "'x' to be"),
-            ((1.0, 2.0), (1.0, 2.0, 3.0), "as many 'y' as 'x'"),
+            ("knots", -1.0, "knots"),
+            ("knots", 99.0, "ascending"),
+            ("knots", float("nan"), "knots"),
+            ("slopes", 0.0, "slopes"),
+            ("slopes", float("inf"), "slopes"),
         ],
     )
-    def test_wrong_knots(self, x: tuple, y: tuple, message: str) -> None:
+    def test_check(self, name: str, value: float, message: str) -> None:
+        calibration = MonotoneCalibration(2)
+        getattr(calibration, name)[1, 3] = value
         with pytest.raises(ValueError, match=message):
-            MonotoneMap(x, y)
+            calibration.check()

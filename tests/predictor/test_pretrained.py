@@ -1,45 +1,47 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 import torch
 
 from narformer_pyg.datasets import NASBench201
-from narformer_pyg.predictor import ArchitecturePredictor, list_pretrained
-from narformer_pyg.predictor.predictor import _PRETRAINED
+from narformer_pyg.predictor import ArchitecturePredictor, AveragedPredictor, list_pretrained
+from narformer_pyg.predictor.hub import PRETRAINED
 from narformer_pyg.training import all_metrics
 
-RESULTS = Path(__file__).parents[2] / "benchmarks" / "results" / "nasbench201"
+NAME = "nasbench201-cifar10"
 
 
 def test_names() -> None:
-    assert list_pretrained() == ["nasbench201-cifar10"]
+    assert list_pretrained() == [NAME]
 
 
-def test_predictions_are_those_of_the_benchmark() -> None:
-    predictor = ArchitecturePredictor.from_pretrained("nasbench201-cifar10")
+def test_predictions_are_those_of_the_model_card() -> None:
+    predictor = ArchitecturePredictor.from_pretrained(NAME)
+    assert isinstance(predictor, AveragedPredictor)
     assert not predictor.training
+    assert (predictor.space, predictor.units) == ("nasbench201", ("percent",))
     dataset = NASBench201()
     metrics = all_metrics(predictor.predict(dataset)[:, 0], dataset.labels("cifar10_test_acc"))
-    file = RESULTS / "narformer_v2_best_cifar10_estimated_acc_1563_seed0.json"
-    expected = json.loads(file.read_text("utf-8"))["metrics"]["all cells"]
-    assert metrics == pytest.approx({name: expected[name] for name in metrics}, rel=1e-3)
-    assert metrics["kendall_tau"] > 0.9
+    assert metrics["kendall_tau"] == pytest.approx(0.908996, abs=1e-6)
+    assert metrics["mape"] == pytest.approx(0.789067, abs=1e-6)
+    card = (PRETRAINED / NAME / "README.md").read_text("utf-8")
+    assert "0.909" in card
+    assert "0.789 %" in card
 
 
 def test_small() -> None:
-    assert sum(file.stat().st_size for file in _PRETRAINED.rglob("*.pt")) <= 4e6
+    assert sum(file.stat().st_size for file in PRETRAINED.rglob("*.*")) <= 2.5e6
 
 
 def test_a_folder_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    predictor = ArchitecturePredictor.from_pretrained("nasbench201-cifar10")
+    predictor = ArchitecturePredictor.from_pretrained(NAME)
     with torch.no_grad():
         predictor.scale.fill_(7.0)
-    predictor.save_pretrained(tmp_path / "nasbench201-cifar10")
+    predictor.save_pretrained(tmp_path / NAME)
     monkeypatch.chdir(tmp_path)
-    assert ArchitecturePredictor.from_pretrained("nasbench201-cifar10").scale.item() == 7.0
+    assert ArchitecturePredictor.from_pretrained(NAME).scale.item() == 7.0
 
 
 def test_unknown_name() -> None:

@@ -20,7 +20,7 @@ from narformer_pyg.loader import DeviceLoader, PairedBatchSampler
 from narformer_pyg.nn import CellTokenEncoder, functional
 from narformer_pyg.nn.models import NARFormerV2, create_model
 from narformer_pyg.predictor import ArchitecturePredictor
-from narformer_pyg.spaces.nasbench201_equivalence import cell_indices, function_indices
+from narformer_pyg.spaces.nasbench201 import cell_indices, function_indices
 from narformer_pyg.training import (
     PAPER,
     FitResult,

@@ -6,7 +6,7 @@ from torch_geometric.data import Data
 
 from narformer_pyg.datasets import NASBench201
 from narformer_pyg.spaces import equivalent_indices
-from narformer_pyg.spaces.nasbench201_equivalence import cell_indices
+from narformer_pyg.spaces.nasbench201 import cell_indices
 from narformer_pyg.transforms import equivalent_graphs
 
 
