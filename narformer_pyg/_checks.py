@@ -8,12 +8,28 @@ from typing import Any
 import torch
 
 
-def check_integer(name: str, value: Any, least: int = 1) -> int:
-    """Returns ``value`` as an integer, or raises unless it is a whole number >= ``least``."""
+def check_integer(name: str, value: Any, least: int = 1, lazy: bool = False) -> int:
+    """Returns ``value`` as an integer, or raises unless it is a whole number >= ``least``.
+
+    With ``lazy``, -1 passes too: a size that the first input decides, as everywhere in PyG.
+    """
+    if lazy and value == -1:
+        return -1
     if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
         what = "a positive integer" if least == 1 else f"an integer >= {least}"
         raise ValueError(f"Expected '{name}' to be {what} (got {value!r})")
     return int(value)
+
+
+def value_range(values: torch.Tensor) -> tuple[int, int] | None:
+    """Returns the lowest and highest of some integers, or None where a look would cost something.
+
+    On a GPU it would wait for all queued work; code that is compiled or exported has no values.
+    """
+    if torch.compiler.is_compiling() or values.device.type != "cpu" or values.numel() == 0:
+        return None
+    low, high = torch.aminmax(values)
+    return int(low), int(high)
 
 
 def check_seed(value: Any, name: str = "seed") -> int:

@@ -2,6 +2,7 @@
 
 from narformer_pyg.nn.block import NARFormerV2Block
 from narformer_pyg.nn.conv import GraphAidedAttentionConv, SoftmaxAttentionConv
+from narformer_pyg.nn.dropout import Dropout
 from narformer_pyg.nn.encoders import (
     ENCODERS,
     CellTokenEncoder,
@@ -13,23 +14,36 @@ from narformer_pyg.nn.encoders import (
 from narformer_pyg.nn.grouped_feed_forward import GroupedFeedForward
 from narformer_pyg.nn.grouped_linear import GroupedLinear
 from narformer_pyg.nn.head import PositiveRegressionHead
+from narformer_pyg.nn.linear import Linear
 from narformer_pyg.nn.losses import (
+    LOSSES,
     ArchitectureConsistencyLoss,
     LogRatioLoss,
     PairwiseRankingLoss,
     RelativeMSELoss,
     SequenceRankingLoss,
+    register_loss,
 )
-from narformer_pyg.nn.readout import FusionReadout, MeanReadout, SumReadout
+from narformer_pyg.nn.readout import (
+    READOUTS,
+    FusionReadout,
+    MeanReadout,
+    SumReadout,
+    register_readout,
+)
 
 __all__ = [
     "ENCODERS",
+    "LOSSES",
+    "READOUTS",
     "ArchitectureConsistencyLoss",
     "CellTokenEncoder",
+    "Dropout",
     "FusionReadout",
     "GraphAidedAttentionConv",
     "GroupedFeedForward",
     "GroupedLinear",
+    "Linear",
     "LogRatioLoss",
     "MeanReadout",
     "NARFormerV2Block",
@@ -42,5 +56,7 @@ __all__ = [
     "SumReadout",
     "nerf_code",
     "register_encoder",
+    "register_loss",
+    "register_readout",
     "trans_code",
 ]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
-from narformer_pyg._checks import check_integer
+from narformer_pyg._checks import check_integer, value_range
 from narformer_pyg._registry import Registry
 from narformer_pyg.vocabulary import COUNTINGS, NUM_OUTPUT_DIMS, NUM_SLOTS, get_vocabulary
 
@@ -18,6 +18,10 @@ _GIGA = 1e9
 _NUM_STATIC = 4
 _STATIC_SCALES = ("billions", "log")
 
+#: Token encoders by name. A checkpoint names the class of its encoder, so :func:`register_encoder`
+#: makes an encoder of one's own savable. It needs :obj:`config` (its arguments),
+#: :obj:`out_channels`, :obj:`static_channels`, :obj:`tokens`, :meth:`forward` and
+#: :meth:`encode_static`, as the two encoders here.
 ENCODERS = Registry("token_encoder")
 register_encoder = ENCODERS.register
 
@@ -277,11 +281,10 @@ def _look_up(table: Tensor, data: Data, name: str, limit: str) -> Tensor:
             f"Expected 'data.{name}' to have shape [num_nodes], one number per node "
             f"(got {list(token.shape)})"
         )
-    if token.device.type == "cpu" and token.numel() > 0 and not torch.compiler.is_compiling():
-        low, high = torch.aminmax(token)
-        if low < 0 or high >= table.size(0):
-            raise ValueError(
-                f"Expected 'data.{name}' to be between 0 and {table.size(0) - 1} "
-                f"(got {int(low) if low < 0 else int(high)}); the limit is the argument '{limit}'"
-            )
+    low, high = value_range(token) or (0, 0)
+    if low < 0 or high >= table.size(0):
+        raise ValueError(
+            f"Expected 'data.{name}' to be between 0 and {table.size(0) - 1} "
+            f"(got {low if low < 0 else high}); the limit is the argument '{limit}'"
+        )
     return table.index_select(0, token)

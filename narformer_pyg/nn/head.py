@@ -1,13 +1,14 @@
-"""The regression head, whose predictions are positive."""
+"""The regression head, with positive predictions."""
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch_geometric.nn.resolver import activation_resolver
 
-from narformer_pyg.nn.dropout import relu_dropout
-from narformer_pyg.nn.linear import linear
+from narformer_pyg.nn.dropout import Dropout
+from narformer_pyg.nn.linear import Linear
 
 
 class PositiveRegressionHead(torch.nn.Module):
@@ -26,6 +27,7 @@ class PositiveRegressionHead(torch.nn.Module):
         out_channels (int, optional): The number of targets. (default: :obj:`1`)
         dropout (float, optional): Dropout probability after each activation.
             (default: :obj:`0.05`)
+        act (str or Callable, optional): The activation. (default: :obj:`"relu"`)
 
     Shapes:
         - **input:** graph states :math:`(|\mathcal{G}|, F_{in})`
@@ -33,13 +35,19 @@ class PositiveRegressionHead(torch.nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, hidden_channels: int, out_channels: int = 1, dropout: float = 0.05
+        self,
+        in_channels: int,
+        hidden_channels: int,
+        out_channels: int = 1,
+        dropout: float = 0.05,
+        act: str | torch.nn.Module = "relu",
     ) -> None:
         super().__init__()
-        self.dropout = dropout
-        self.lin_1 = torch.nn.Linear(in_channels, hidden_channels)
-        self.lin_2 = torch.nn.Linear(hidden_channels, hidden_channels)
-        self.lin_3 = torch.nn.Linear(hidden_channels, out_channels)
+        self.lin_1 = Linear(in_channels, hidden_channels)
+        self.lin_2 = Linear(hidden_channels, hidden_channels)
+        self.lin_3 = Linear(hidden_channels, out_channels)
+        self.act = activation_resolver(act)
+        self.dropout = Dropout(dropout)
 
     def reset_parameters(self) -> None:
         r"""Resets all learnable parameters of the module."""
@@ -49,5 +57,5 @@ class PositiveRegressionHead(torch.nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         r"""Maps graph states to positive predictions."""
         for lin in (self.lin_1, self.lin_2):
-            x = relu_dropout(linear(x, lin), self.dropout, self.training)
-        return F.softplus(-linear(x, self.lin_3))
+            x = self.dropout(self.act(lin(x)))
+        return F.softplus(-self.lin_3(x))

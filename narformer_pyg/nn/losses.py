@@ -1,4 +1,7 @@
-"""Losses of the paper (supplement, section C.3, and the authors' release)."""
+"""Losses of the paper (supplement, section C.3, and the authors' release), and two of our own.
+
+Labels that were not measured are NaN and left out.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from narformer_pyg._registry import Registry
 
+#: Losses by name, as recipes weigh them; :func:`register_loss` adds one. A loss is a module that
+#: maps predictions and labels :math:`(n, T)` to a scalar and leaves out labels that are NaN.
+LOSSES = Registry("loss")
+register_loss = LOSSES.register
+
+
+@register_loss("relative_mse")
 class RelativeMSELoss(torch.nn.Module):
     r"""The mean squared relative error.
 
@@ -20,9 +31,11 @@ class RelativeMSELoss(torch.nn.Module):
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
         r"""Computes the loss."""
         _check_shapes(prediction, target)
-        return (prediction / target - 1.0).square().mean()
+        target, measured = _fill(prediction, target)
+        return _mean((prediction / target - 1.0).square(), measured)
 
 
+@register_loss("log_ratio")
 class LogRatioLoss(torch.nn.Module):
     r"""The logarithm of the ratio of prediction and label, as a Huber loss.
 
@@ -52,10 +65,15 @@ class LogRatioLoss(torch.nn.Module):
         _check_shapes(prediction, target)
         # A softplus reaches zero in floating point, whose logarithm would end the training.
         tiny = torch.finfo(prediction.dtype).tiny
-        log_ratio = prediction.clamp(min=tiny).log() - target.log()
-        return F.smooth_l1_loss(log_ratio, torch.zeros_like(log_ratio), beta=self.delta)
+        target, measured = _fill(prediction, target)
+        log_ratio = prediction.clamp(min=tiny).log() - target.clamp(min=tiny).log()
+        zeros = torch.zeros_like(log_ratio)
+        return _mean(
+            F.smooth_l1_loss(log_ratio, zeros, reduction="none", beta=self.delta), measured
+        )
 
 
+@register_loss("sequence_ranking")
 class SequenceRankingLoss(torch.nn.Module):
     r"""The error of the differences between randomly paired graphs (SR).
 
@@ -71,10 +89,12 @@ class SequenceRankingLoss(torch.nn.Module):
         r"""Computes the loss."""
         _check_shapes(prediction, target)
         permutation = torch.randperm(prediction.size(0), device=prediction.device)
+        target, measured = _fill(prediction, target)
         error = prediction - target
-        return (error - error[permutation]).abs().mean()
+        return _mean((error - error[permutation]).abs(), measured & measured[permutation])
 
 
+@register_loss("architecture_consistency")
 class ArchitectureConsistencyLoss(torch.nn.Module):
     r"""The difference between the predictions of a graph and of its augmented copy (AC).
 
@@ -90,6 +110,7 @@ class ArchitectureConsistencyLoss(torch.nn.Module):
         return (copy_prediction - prediction).abs().mean()
 
 
+@register_loss("pairwise_ranking")
 class PairwiseRankingLoss(torch.nn.Module):
     r"""The logistic loss of the order of all pairs of graphs in a batch.
 
@@ -120,6 +141,20 @@ class PairwiseRankingLoss(torch.nn.Module):
         difference = prediction.unsqueeze(1) - prediction.unsqueeze(0)
         loss = F.softplus(-difference / self.temperature) * ordered
         return loss.sum() / ordered.sum().clamp(min=1)
+
+
+def _fill(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the labels, with predictions where they are missing, and where they are not.
+
+    A loss of a missing label is masked; it must be finite all the same, as must its gradient.
+    """
+    measured = ~target.isnan()
+    return torch.where(measured, target, prediction.detach()), measured
+
+
+def _mean(loss: Tensor, measured: Tensor) -> Tensor:
+    """Returns the mean over measured elements, 0 without any; no branch waits for a GPU."""
+    return (loss * measured).sum() / measured.sum().clamp(min=1)
 
 
 def _check_shapes(prediction: Tensor, target: Tensor, name: str = "target") -> None:

@@ -7,7 +7,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from narformer_pyg.nn.linear import linear
+from narformer_pyg._registry import Registry
+from narformer_pyg.nn.linear import Linear
+
+#: Readouts by name; :func:`register_readout` adds one. It is built with the arguments
+#: :obj:`channels` and :obj:`num_blocks`.
+READOUTS = Registry("readout")
+register_readout = READOUTS.register
 
 
 def segment_sum(x: Tensor, batch: Tensor, num_graphs: int) -> Tensor:
@@ -36,8 +42,13 @@ def _segment_size(x: Tensor, batch: Tensor, num_graphs: int) -> Tensor:
     return segment_sum(x.new_ones(batch.numel(), 1), batch, num_graphs).clamp_(min=1)
 
 
+@register_readout("sum")
 class SumReadout(torch.nn.Module):
     r"""The sum over the nodes after the last block, used by the paper for whole networks.
+
+    Args:
+        channels (int, optional): Size :math:`F` of the node states; not needed.
+        num_blocks (int, optional): The number of blocks :math:`B`; not needed.
 
     Shapes:
         - **input:** node states :math:`B \times (|\mathcal{V}|, F)`, batch vector
@@ -45,8 +56,11 @@ class SumReadout(torch.nn.Module):
         - **output:** graph states :math:`(|\mathcal{G}|, F)`
     """
 
+    def __init__(self, channels: int | None = None, num_blocks: int | None = None) -> None:
+        super().__init__()
+
     def reset_parameters(self) -> None:
-        r"""Does nothing, since there is nothing to learn."""
+        r"""Does nothing: there is nothing to learn."""
 
     def forward(self, states: Sequence[Tensor], batch: Tensor, num_graphs: int) -> Tensor:
         r"""Reduces node states to graph states."""
@@ -56,6 +70,7 @@ class SumReadout(torch.nn.Module):
         return f"{self.__class__.__name__}()"
 
 
+@register_readout("mean")
 class MeanReadout(SumReadout):
     r"""The mean over the nodes after the last block. Shapes as in :class:`SumReadout`."""
 
@@ -64,6 +79,7 @@ class MeanReadout(SumReadout):
         return segment_mean(states[-1], batch, num_graphs)
 
 
+@register_readout("fusion")
 class FusionReadout(torch.nn.Module):
     r"""A learned, input-dependent weighted sum of the mean node state after every block.
 
@@ -84,8 +100,8 @@ class FusionReadout(torch.nn.Module):
         self.channels = channels
         self.num_blocks = num_blocks
         total = channels * num_blocks
-        self.lin_1 = torch.nn.Linear(total, max(total // 4, 1))
-        self.lin_2 = torch.nn.Linear(max(total // 4, 1), num_blocks)
+        self.lin_1 = Linear(total, max(total // 4, 1))
+        self.lin_2 = Linear(max(total // 4, 1), num_blocks)
 
     def reset_parameters(self) -> None:
         r"""Resets all learnable parameters of the module."""
@@ -99,21 +115,9 @@ class FusionReadout(torch.nn.Module):
         sums = [segment_sum(state.to(wide), batch, num_graphs) for state in states]
         count = _segment_size(sums[0], batch, num_graphs)
         means = (torch.stack(sums, dim=1) / count.unsqueeze(-1)).to(dtype)
-        hidden = linear(means.flatten(1), self.lin_1).relu()
-        weights = linear(hidden, self.lin_2).sigmoid()
+        weights = self.lin_2(self.lin_1(means.flatten(1)).relu()).sigmoid()
         # means: [num_graphs, num_blocks, channels], weights: [num_graphs, num_blocks]
         return (weights.unsqueeze(-1) * means).sum(dim=1)
 
     def __repr__(self) -> str:
         return f"{self.__class__.__name__}({self.channels}, num_blocks={self.num_blocks})"
-
-
-def create_readout(name: str, channels: int, num_blocks: int) -> SumReadout | FusionReadout:
-    """Creates the readout called ``name``: ``"fusion"``, ``"sum"`` or ``"mean"``."""
-    if name == "fusion":
-        return FusionReadout(channels, num_blocks)
-    if name == "sum":
-        return SumReadout()
-    if name == "mean":
-        return MeanReadout()
-    raise ValueError(f"Expected 'readout' to be 'fusion', 'sum' or 'mean' (got {name!r})")

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch_geometric import EdgeIndex
 from torch_geometric.typing import Adj
 from torch_geometric.utils import is_sparse, is_torch_sparse_tensor, to_edge_index
+
+from narformer_pyg._checks import value_range
 
 
 def check_node_features(x: Tensor, in_channels: int) -> None:
@@ -25,8 +28,7 @@ def check_node_features(x: Tensor, in_channels: int) -> None:
 def check_edge_index(edge_index: Tensor, num_nodes: int) -> None:
     """Raises a :class:`ValueError` unless ``edge_index`` is [2, E] and names existing nodes only.
 
-    The values are looked at on the CPU alone: on a GPU the look would wait for all queued work, and
-    while a graph is being compiled or exported there are no values.
+    Whether nodes exist is checked on the CPU alone, see :func:`~narformer_pyg._checks.value_range`.
     """
     if not isinstance(edge_index, Tensor):
         raise ValueError(
@@ -43,21 +45,28 @@ def check_edge_index(edge_index: Tensor, num_nodes: int) -> None:
             "Expected 'edge_index' to hold node numbers of type torch.long "
             f"(got {edge_index.dtype}); convert it with 'edge_index.long()'"
         )
-    if torch.compiler.is_compiling() or edge_index.device.type != "cpu" or edge_index.numel() == 0:
-        return
-    low, high = torch.aminmax(edge_index.detach())
-    if low < 0 or high >= num_nodes:
-        wrong = int(low) if low < 0 else int(high)
+    low, high = value_range(edge_index) or (0, 0)
+    if low < 0 or high >= max(num_nodes, 1):
         raise ValueError(
             f"Expected 'edge_index' to name nodes from 0 to {num_nodes - 1}, since 'x' has "
-            f"{num_nodes} rows (got node {wrong})"
+            f"{num_nodes} rows (got node {low if low < 0 else high})"
         )
 
 
-def as_edges(edge_index: Adj, num_nodes: int) -> Tensor:
-    """Turns a sparse (transposed) adjacency matrix into plain edges of the same order."""
-    if not is_sparse(edge_index):
-        return edge_index
+def as_edge_index(edge_index: Adj, num_nodes: int) -> Tensor:
+    """Returns the edges [2, E] of any form of adjacency, checked.
+
+    A sparse matrix is transposed, as everywhere in PyG; its entries become edges of the same order.
+    """
+    if isinstance(edge_index, EdgeIndex):
+        edge_index = edge_index.as_tensor()
+    elif type(edge_index) is not Tensor and is_sparse(edge_index):
+        edge_index = _edges_of_matrix(edge_index, num_nodes)
+    check_edge_index(edge_index, num_nodes)
+    return edge_index
+
+
+def _edges_of_matrix(edge_index: Adj, num_nodes: int) -> Tensor:
     if tuple(edge_index.size(i) for i in range(2)) != (num_nodes, num_nodes):
         raise ValueError(
             f"Expected the adjacency matrix 'edge_index' to have shape [{num_nodes}, {num_nodes}], "

@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 import math
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch_geometric import EdgeIndex
+from torch_geometric.nn.aggr import SumAggregation
 from torch_geometric.nn.conv import MessagePassing
-from torch_geometric.nn.dense.linear import Linear
 from torch_geometric.typing import Adj
 from torch_geometric.utils import scatter
 
 from narformer_pyg._checks import check_integer
-from narformer_pyg.nn.conv.checks import as_edges, check_edge_index, check_node_features
-from narformer_pyg.nn.functional import (
-    EPSILON,
-    SortedEdges,
-    gate_rows,
-    graph_aided_attention,
-    is_fusable,
-    normalize_rows,
-)
-from narformer_pyg.nn.linear import linear
+from narformer_pyg.nn import kernels
+from narformer_pyg.nn.conv.checks import as_edge_index, check_node_features
+from narformer_pyg.nn.linear import Linear
+
+#: Added to the sum of the scores of a node, as in the authors' release.
+EPSILON = 1e-6
 
 
+@kernels.accelerated_by(kernels.graph_aided_attention)
 class GraphAidedAttentionConv(MessagePassing):
     r"""The linear graph-aided attention of NAR-Former V2.
 
@@ -56,7 +52,8 @@ class GraphAidedAttentionConv(MessagePassing):
     uses undirected graphs without self-loops: pass both directions of every edge to get them.
 
     Args:
-        in_channels (int): Size :math:`F_{in}` of each input node feature vector.
+        in_channels (int): Size :math:`F_{in}` of each input node feature vector, or :obj:`-1` to
+            take it from the first input.
         out_channels (int): Size :math:`F_{out}` of each output node feature vector.
         degree_gate (bool, optional): If set to :obj:`False`, will not scale the input by a learned
             function of the node degree. (default: :obj:`True`)
@@ -82,7 +79,15 @@ class GraphAidedAttentionConv(MessagePassing):
           :math:`((2, |\mathcal{E}|), (|\mathcal{E}|))`
     """
 
-    SUPPORTS_FUSED_EDGE_INDEX = True
+    #: The classes of the parts that kernels know.
+    PARTS = {  # noqa: RUF012
+        "aggr_module": SumAggregation,
+        "lin_d": Linear,
+        "lin_qk": Linear,
+        "act": torch.nn.Sigmoid,
+        "lin_l": Linear,
+        "lin_r": Linear,
+    }
 
     def __init__(
         self,
@@ -97,16 +102,16 @@ class GraphAidedAttentionConv(MessagePassing):
     ) -> None:
         kwargs.setdefault("aggr", "add")
         super().__init__(node_dim=0, **kwargs)
-        for name, value in (("in_channels", in_channels), ("out_channels", out_channels)):
-            check_integer(name, value)
+        check_integer("in_channels", in_channels, lazy=True)
+        check_integer("out_channels", out_channels)
 
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.normalize = normalize
-        self.sigmoid = sigmoid
 
         self.lin_d = Linear(1, in_channels) if degree_gate else None
         self.lin_qk = Linear(in_channels, in_channels)
+        self.act = torch.nn.Sigmoid() if sigmoid else torch.nn.Identity()
         self.lin_l = Linear(in_channels, out_channels, bias=bias)
         self.lin_r = Linear(in_channels, out_channels, bias=False) if root_weight else None
 
@@ -119,16 +124,24 @@ class GraphAidedAttentionConv(MessagePassing):
             if lin is not None:
                 lin.reset_parameters()
 
+    def initialize_parameters(self, in_channels: int) -> None:
+        r"""Gives a layer of :obj:`in_channels=-1` its parameters, before its first input."""
+        self.in_channels = in_channels
+        self.lin_qk.materialize(in_channels, in_channels)
+        self.lin_l.materialize(in_channels, self.out_channels)
+        if self.lin_d is not None:
+            self.lin_d.materialize(1, in_channels)
+        if self.lin_r is not None:
+            self.lin_r.materialize(in_channels, self.out_channels)
+
     def forward(
-        self, x: Tensor, edge_index: Adj | SortedEdges, return_attention_weights: bool = False
+        self, x: Tensor, edge_index: Adj, return_attention_weights: bool = False
     ) -> Tensor | tuple[Tensor, tuple[Tensor, Tensor]]:
         r"""Runs the forward pass of the layer.
 
         Args:
             x (torch.Tensor): The node features :math:`(|\mathcal{V}|, F_{in})`.
             edge_index (torch.Tensor, EdgeIndex or SparseTensor): The edges, source to target.
-                Layers that see the same edges can share what they derive from them, in a
-                :class:`narformer_pyg.nn.functional.SortedEdges`.
             return_attention_weights (bool, optional): If set to :obj:`True`, will additionally
                 return the edges and the weight of each, which sum to one over the incoming edges of
                 a node. (default: :obj:`False`)
@@ -137,60 +150,37 @@ class GraphAidedAttentionConv(MessagePassing):
             ValueError: If :obj:`x` is not :math:`(|\mathcal{V}|, F_{in})`, or :obj:`edge_index` has
                 another shape or type than stated, or names a node that does not exist.
         """
+        if self.in_channels == -1:
+            self.initialize_parameters(x.size(-1))
         check_node_features(x, self.in_channels)
-        num_nodes = x.size(0)
-        fused = not return_attention_weights and self._is_fused(x)
-        shared = isinstance(edge_index, SortedEdges) and edge_index.num_nodes == num_nodes
-        if not (fused and shared):
-            if isinstance(edge_index, SortedEdges):
-                edge_index = edge_index.edge_index
-            edge_index = as_edges(edge_index, num_nodes)
-            plain = edge_index.as_tensor() if isinstance(edge_index, EdgeIndex) else edge_index
-            check_edge_index(plain, num_nodes)
-            edge_index = SortedEdges(edge_index, num_nodes) if fused else plain
+        edge_index = as_edge_index(edge_index, x.size(0))
 
         if self.lin_d is not None:
-            x = self._gate(edge_index, x)
-        query = linear(x, self.lin_qk)  # [num_nodes, in_channels]
-        if self.sigmoid:
-            query = query.sigmoid()
+            x = self.lin_d(self.degree(x, edge_index)).sigmoid() * x
+        query = self.act(self.lin_qk(x))  # [num_nodes, in_channels]
 
-        alpha: Tensor | None = None
-        if isinstance(edge_index, SortedEdges) and not self._is_propagation_watched():
-            # What `propagate` would call; its preparations take longer than a small graph.
-            out = self.message_and_aggregate(edge_index, x, query)
+        fast = None if return_attention_weights else kernels.takes_over(self, x, edge_index)
+        if fast:
+            out = fast(query, x, edge_index)
         else:
-            if isinstance(edge_index, SortedEdges):
-                edge_index = edge_index.edge_index
-            else:
-                # edge_updater_type: (query: Tensor)
-                alpha = self.edge_updater(edge_index, query=query)  # [num_edges]
-            # propagate_type: (x: Tensor, query: Tensor, alpha: OptTensor)
-            out = self.propagate(edge_index, x=x, query=query, alpha=alpha)
-        # out: [num_nodes, in_channels]
-        out = linear(out, self.lin_l)
+            # edge_updater_type: (query: Tensor)
+            alpha = self.edge_updater(edge_index, query=query)  # [num_edges]
+            # propagate_type: (x: Tensor, alpha: Tensor)
+            out = self.propagate(edge_index, x=x, alpha=alpha)  # [num_nodes, in_channels]
+
+        out = self.lin_l(out)
         if self.lin_r is not None:
-            out = linear(x, self.lin_r, add_to=out)
+            out = out + self.lin_r(x)
         if self.normalize:
-            out = normalize_rows(out) if fused else F.normalize(out, p=2.0, dim=-1)
+            out = F.normalize(out, p=2.0, dim=-1)
+        return (out, (edge_index, alpha)) if return_attention_weights else out
 
-        if return_attention_weights:
-            return out, (cast(Tensor, edge_index), cast(Tensor, alpha))
-        return out
-
-    def _gate(self, edges: Tensor | SortedEdges, x: Tensor) -> Tensor:
-        """Multiplies every feature by a factor that depends on the number of incoming edges."""
-        lin_d = cast(Linear, self.lin_d)
-        if isinstance(edges, SortedEdges):
-            degree, place = edges.degrees(x.dtype)
-            gate = lin_d(degree).sigmoid()
-            if place is None:
-                return gate * x
-            return gate_rows(gate, place, x) if gate.dtype == x.dtype else gate[place] * x
-        target = edges[1 if self.flow == "source_to_target" else 0]
-        ones = x.new_ones(target.numel(), dtype=torch.float)  # a GPU counts to 256 in half
-        degree = scatter(ones, target, 0, x.size(0), reduce="sum").to(x.dtype)
-        return lin_d(degree.unsqueeze(-1)).sigmoid() * x
+    def degree(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        r"""Returns the number of edges that arrive at each node, :math:`(|V|, 1)`, typed as x."""
+        target = edge_index[1 if self.flow == "source_to_target" else 0]
+        ones = x.new_ones(target.numel(), dtype=torch.float)  # half precision counts to 256
+        degree = x.new_zeros(x.size(0), dtype=torch.float).scatter_add_(0, target, ones)
+        return degree.to(x.dtype).unsqueeze(-1)
 
     def edge_update(
         self, query_i: Tensor, query_j: Tensor, index: Tensor, size_i: int | None
@@ -199,41 +189,6 @@ class GraphAidedAttentionConv(MessagePassing):
         score = (query_i * query_j).sum(dim=-1) / math.sqrt(self.in_channels)
         total = scatter(score, index, 0, size_i, reduce="sum")
         return score / (total + EPSILON).index_select(0, index)
-
-    def _is_fused(self, x: Tensor) -> bool:
-        """Whether nothing needs the messages: no subclass, no explainer, no hook."""
-        kind = type(self)
-        own_messages = (
-            kind.message is not GraphAidedAttentionConv.message
-            or kind.edge_update is not GraphAidedAttentionConv.edge_update
-            or self.aggr not in ("add", "sum")
-            or self.flow != "source_to_target"
-            or self.decomposed_layers > 1
-        )
-        hooks = (
-            self._message_forward_pre_hooks,
-            self._message_forward_hooks,
-            self._aggregate_forward_pre_hooks,
-            self._aggregate_forward_hooks,
-            self._edge_update_forward_pre_hooks,
-            self._edge_update_forward_hooks,
-        )
-        watched = self.explain or any(hooks)
-        return self.fuse and not own_messages and not watched and is_fusable(x)
-
-    def _is_propagation_watched(self) -> bool:
-        return bool(
-            self._propagate_forward_pre_hooks
-            or self._propagate_forward_hooks
-            or self._message_and_aggregate_forward_pre_hooks
-            or self._message_and_aggregate_forward_hooks
-        )
-
-    def message_and_aggregate(
-        self, edge_index: EdgeIndex | SortedEdges, x: Tensor, query: Tensor
-    ) -> Tensor:
-        """Does all three steps at once; see :mod:`narformer_pyg.nn.functional`."""
-        return graph_aided_attention(query, x, edge_index)
 
     def message(self, x_j: Tensor, alpha: Tensor) -> Tensor:
         """Weights the features of the neighbors. Shape: :math:`(|E|, F_{in})`."""

@@ -13,7 +13,7 @@ from torch_geometric.typing import Adj
 from torch_geometric.utils import add_remaining_self_loops, softmax
 
 from narformer_pyg._checks import check_integer
-from narformer_pyg.nn.conv.checks import as_edges, check_edge_index, check_node_features
+from narformer_pyg.nn.conv.checks import as_edge_index, check_node_features
 
 
 class SoftmaxAttentionConv(MessagePassing):
@@ -93,8 +93,7 @@ class SoftmaxAttentionConv(MessagePassing):
                 another shape or type than stated, or names a node that does not exist.
         """
         check_node_features(x, self.in_channels)
-        edge_index = as_edges(edge_index, x.size(0))
-        check_edge_index(edge_index, x.size(0))
+        edge_index = as_edge_index(edge_index, x.size(0))
         edge_index, _ = add_remaining_self_loops(edge_index, num_nodes=x.size(0))
         # edge_updater_type: (query: Tensor, key: Tensor)
         alpha = self.edge_updater(edge_index, query=self.lin_query(x), key=self.lin_key(x))

@@ -6,26 +6,24 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch_geometric.nn.conv import GATConv, GCNConv, GINConv, MessagePassing, SAGEConv
 from torch_geometric.nn.models import GAT, GCN, GIN, GraphSAGE
-from torch_geometric.typing import Adj
 
-from narformer_pyg.nn.dropout import dropout as apply_dropout
 from narformer_pyg.nn.models.graph_regressor import GraphRegressor
-
-_NETWORKS = {"gcn": GCN, "gat": GAT, "gin": GIN, "graphsage": GraphSAGE}
+from narformer_pyg.nn.models.registry import register_model
 
 
 class GNNBaseline(GraphRegressor):
     r"""A message passing network of :mod:`torch_geometric.nn.models` as a predictor.
 
     Node codes, readout, graph features and head are those of
-    :class:`~narformer_pyg.nn.models.NARFormerV2`; a block is a convolution, a layer norm, a ReLU
-    and dropout. :obj:`"graphsage"` with :obj:`readout="sum"` and graph features follows the latency
-    predictor of NNLQP (Liu et al., ICPP 2022).
+    :class:`~narformer_pyg.nn.models.NARFormerV2`; a block is a convolution, a layer norm, an
+    activation and dropout. Its subclasses name the network. :class:`GraphSAGEBaseline` with
+    :obj:`readout="sum"` and graph features follows the latency predictor of NNLQP (Liu et al.,
+    ICPP 2022).
 
     Args:
-        network (str): :obj:`"gcn"`, :obj:`"gat"`, :obj:`"gin"` or :obj:`"graphsage"`.
-        in_channels (int): Size of each node code.
+        in_channels (int): Size of each node code, or :obj:`-1` to take it from the first input.
         hidden_channels (int, optional): Size of the node states. (default: :obj:`512`)
         num_blocks (int, optional): The number of convolutions. (default: :obj:`6`)
         out_channels (int, optional): The number of targets. (default: :obj:`1`)
@@ -36,17 +34,20 @@ class GNNBaseline(GraphRegressor):
         dropout (float, optional): Dropout probability. (default: :obj:`0.05`)
         undirected (bool, optional): If set to :obj:`False`, edges are used in the direction of the
             data flow only. (default: :obj:`True`)
-        norm (bool, optional): If set to :obj:`False`, will not normalize the node states of a
-            block. (default: :obj:`True`)
+        norm (str, optional): What follows a convolution: :obj:`"layer"` is a layer norm,
+            :obj:`"none"` nothing. (default: :obj:`"layer"`)
+        act (str, optional): The activation. (default: :obj:`"relu"`)
         **kwargs (optional): Additional arguments of the convolution.
 
     Shapes:
         As in :class:`~narformer_pyg.nn.models.NARFormerV2`.
     """
 
+    #: The network of PyG whose convolutions are the blocks.
+    network: type[torch.nn.Module]
+
     def __init__(
         self,
-        network: str,
         in_channels: int,
         hidden_channels: int = 512,
         num_blocks: int = 6,
@@ -55,13 +56,12 @@ class GNNBaseline(GraphRegressor):
         static_channels: int = 0,
         dropout: float = 0.05,
         undirected: bool = True,
-        norm: bool = True,
+        norm: str = "layer",
+        act: str = "relu",
         **kwargs: Any,
     ) -> None:
-        if network not in _NETWORKS:
-            raise ValueError(
-                f"Expected 'network' to be among {', '.join(_NETWORKS)} (got {network!r})"
-            )
+        if norm not in ("layer", "none"):
+            raise ValueError(f"Expected 'norm' to be 'layer' or 'none' (got {norm!r})")
         super().__init__(
             in_channels,
             hidden_channels,
@@ -71,16 +71,16 @@ class GNNBaseline(GraphRegressor):
             static_channels,
             dropout,
             undirected,
+            act,
         )
-        self.network = network
         self.config.update(norm=norm, **kwargs)
-        # PyG leaves the last convolution bare. Here the readout sees every block, so all are alike:
-        # the convolutions are taken from PyG's model, and what follows them is done below.
-        self.gnn = _NETWORKS[network](
+        # PyG leaves the last convolution bare, but the readout sees every block: take the
+        # convolutions of PyG's model, and let the same follow each.
+        self.gnn = self.network(
             in_channels, hidden_channels, num_blocks, out_channels=hidden_channels, **kwargs
         )
         self.norms = torch.nn.ModuleList(
-            torch.nn.LayerNorm(hidden_channels) if norm else torch.nn.Identity()
+            torch.nn.LayerNorm(hidden_channels) if norm == "layer" else torch.nn.Identity()
             for _ in range(num_blocks)
         )
 
@@ -92,11 +92,42 @@ class GNNBaseline(GraphRegressor):
             if isinstance(norm, torch.nn.LayerNorm):
                 norm.reset_parameters()
 
-    def encode(self, x: Tensor, edge_index: Adj) -> list[Tensor]:
+    def encode(self, x: Tensor, edge_index: Tensor) -> list[Tensor]:
         r"""Returns the node states :math:`(|V|, F)` after every block."""
         states = []
         for conv, norm in zip(self.gnn.convs, self.norms, strict=True):
-            x = norm(conv(x, edge_index)).relu()
-            x = apply_dropout(x, self.dropout, self.training)
+            x = self.dropout(self.act(norm(conv(x, edge_index))))
             states.append(x)
         return states
+
+
+@register_model("gcn")
+class GCNBaseline(GNNBaseline):
+    """The graph convolutional network (Kipf and Welling, ICLR 2017)."""
+
+    network = GCN
+    PASSES_ON_TO = (GCNConv, MessagePassing)
+
+
+@register_model("gat")
+class GATBaseline(GNNBaseline):
+    """The graph attention network (Velickovic et al., ICLR 2018)."""
+
+    network = GAT
+    PASSES_ON_TO = (GATConv, MessagePassing)
+
+
+@register_model("gin")
+class GINBaseline(GNNBaseline):
+    """The graph isomorphism network (Xu et al., ICLR 2019)."""
+
+    network = GIN
+    PASSES_ON_TO = (GINConv, MessagePassing)
+
+
+@register_model("graphsage")
+class GraphSAGEBaseline(GNNBaseline):
+    """GraphSAGE (Hamilton et al., NeurIPS 2017)."""
+
+    network = GraphSAGE
+    PASSES_ON_TO = (SAGEConv, MessagePassing)

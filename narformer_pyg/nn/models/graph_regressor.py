@@ -1,4 +1,4 @@
-"""What all models share: blocks on nodes, a readout, graph features and a head."""
+"""The base of all models: blocks on nodes, a readout, graph features and a head."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch_geometric.nn.resolver import activation_resolver
 from torch_geometric.typing import Adj
 
-from narformer_pyg._checks import check_integer
-from narformer_pyg.nn.conv.checks import as_edges, check_edge_index, check_node_features
-from narformer_pyg.nn.dropout import dropout
-from narformer_pyg.nn.functional import SortedEdges
+from narformer_pyg._checks import check_integer, value_range
+from narformer_pyg.nn.conv.checks import as_edge_index, check_node_features
+from narformer_pyg.nn.dropout import Dropout
 from narformer_pyg.nn.head import PositiveRegressionHead
-from narformer_pyg.nn.readout import create_readout
+from narformer_pyg.nn.linear import Linear
+from narformer_pyg.nn.readout import READOUTS
 
 
 class GraphRegressor(torch.nn.Module):
@@ -32,6 +33,7 @@ class GraphRegressor(torch.nn.Module):
         dropout (float): Dropout probability.
         undirected (bool): If set to :obj:`True`, every edge is used in both directions: the
             adjacency is :math:`\mathbf{A} + \mathbf{A}^{\top}`.
+        act (str): The activation of the head and of the graph features.
     """
 
     def __init__(
@@ -44,10 +46,11 @@ class GraphRegressor(torch.nn.Module):
         static_channels: int,
         dropout: float,
         undirected: bool,
+        act: str = "relu",
     ) -> None:
         super().__init__()
+        check_integer("in_channels", in_channels, lazy=True)
         for name, value, least in (
-            ("in_channels", in_channels, 1),
             ("hidden_channels", hidden_channels, 1),
             ("num_blocks", num_blocks, 1),
             ("out_channels", out_channels, 1),
@@ -67,21 +70,23 @@ class GraphRegressor(torch.nn.Module):
             "static_channels": static_channels,
             "dropout": float(dropout),
             "undirected": undirected,
+            "act": act,
         }
         self.in_channels = in_channels
         self.hidden_channels = hidden_channels
         self.num_blocks = num_blocks
         self.out_channels = out_channels
         self.static_channels = static_channels
-        self.dropout = dropout
         self.undirected = undirected
 
-        self.readout = create_readout(readout, hidden_channels, num_blocks)
-        self.lin_static = (
-            torch.nn.Linear(static_channels, hidden_channels) if static_channels > 0 else None
-        )
+        self.readout = READOUTS.get(readout)(channels=hidden_channels, num_blocks=num_blocks)
+        self.lin_static = Linear(static_channels, hidden_channels) if static_channels > 0 else None
+        self.act = activation_resolver(act)
+        self.dropout = Dropout(dropout)
         graph_channels = hidden_channels * (2 if static_channels > 0 else 1)
-        self.head = PositiveRegressionHead(graph_channels, hidden_channels, out_channels, dropout)
+        self.head = PositiveRegressionHead(
+            graph_channels, hidden_channels, out_channels, dropout, act
+        )
 
     def reset_parameters(self) -> None:
         r"""Resets all learnable parameters of the module."""
@@ -96,19 +101,14 @@ class GraphRegressor(torch.nn.Module):
             return both_directions(edge_index)
         return edge_index
 
-    @property
-    def takes_neighbors(self) -> bool:
-        r"""Whether the model takes edges in both directions, sorted, in place of those given."""
-        return False
-
-    def encode(self, x: Tensor, edge_index: Adj | SortedEdges) -> list[Tensor]:
+    def encode(self, x: Tensor, edge_index: Tensor) -> list[Tensor]:
         r"""Returns the node states :math:`(|V|, F)` after every block."""
         raise NotImplementedError
 
     def forward(
         self,
         x: Tensor,
-        edge_index: Adj | SortedEdges,
+        edge_index: Adj,
         batch: Tensor | None = None,
         static: Tensor | None = None,
         batch_size: int | None = None,
@@ -117,9 +117,8 @@ class GraphRegressor(torch.nn.Module):
 
         Args:
             x (torch.Tensor): The node codes :math:`(|\mathcal{V}|, F_{in})`.
-            edge_index (torch.Tensor or SortedEdges): The edges :math:`(2, |\mathcal{E}|)`, in the
-                direction of the data flow; or, where :attr:`takes_neighbors` says so, both
-                directions of them in a :class:`~narformer_pyg.nn.functional.SortedEdges`.
+            edge_index (torch.Tensor, EdgeIndex or SparseTensor): The edges
+                :math:`(2, |\mathcal{E}|)`, in the direction of the data flow.
             batch (torch.Tensor, optional): The graph :math:`(|\mathcal{V}|)` of each node; one
                 graph if not given. (default: :obj:`None`)
             static (torch.Tensor, optional): The code :math:`(|\mathcal{G}|, F_s)` of the graph
@@ -130,21 +129,17 @@ class GraphRegressor(torch.nn.Module):
         Returns:
             torch.Tensor: Positive predictions :math:`(|\mathcal{G}|, T)`.
         """
-        edge_index, batch, batch_size = check_graphs(
-            x, edge_index, batch, batch_size, self.in_channels
-        )
+        if self.in_channels == -1:
+            self.in_channels = self.config["in_channels"] = x.size(-1)
+        check_node_features(x, self.in_channels)
+        edge_index = as_edge_index(edge_index, x.size(0))
+        batch, batch_size = check_batch(batch, batch_size, x)
         check_static(static, batch_size, self.static_channels)
-        if not isinstance(edge_index, SortedEdges):
-            edge_index = self.connect(edge_index, batch, batch_size)
-        elif not self.takes_neighbors:
-            raise ValueError(
-                "Expected 'edge_index' to be a tensor or a sparse tensor, since this model does "
-                "not take sorted edges (got SortedEdges)"
-            )
-        z = self.readout(self.encode(x, edge_index), batch, batch_size)  # [num_graphs, hidden]
 
+        edge_index = self.connect(edge_index, batch, batch_size)
+        z = self.readout(self.encode(x, edge_index), batch, batch_size)  # [num_graphs, hidden]
         if self.lin_static is not None:
-            s = dropout(self.lin_static(static), self.dropout, self.training).relu()
+            s = self.act(self.dropout(self.lin_static(static)))
             z = torch.cat([z, s], dim=-1)
         return self.head(z)
 
@@ -153,45 +148,6 @@ def both_directions(edge_index: Tensor) -> Tensor:
     r"""Returns the edges and after them the reversed ones, :math:`(2, 2 |\mathcal{E}|)`."""
     source, target = edge_index[0], edge_index[1]
     return torch.stack([torch.cat([source, target]), torch.cat([target, source])])
-
-
-def check_graphs(
-    x: Tensor,
-    edge_index: Adj | SortedEdges,
-    batch: Tensor | None,
-    batch_size: int | None,
-    in_channels: int,
-) -> tuple[Tensor | SortedEdges, Tensor, int]:
-    r"""Checks the graphs that a model is given, and fills in what was not.
-
-    Args:
-        x (torch.Tensor): The node codes :math:`(|\mathcal{V}|, F_{in})`.
-        edge_index (torch.Tensor or SortedEdges): The edges :math:`(2, |\mathcal{E}|)`.
-        batch (torch.Tensor, optional): The graph of each node.
-        batch_size (int, optional): The number of graphs.
-        in_channels (int): What :math:`F_{in}` has to be.
-
-    Returns:
-        tuple: Edges, batch and batch size.
-
-    Raises:
-        ValueError: If one does not fit; the message says which and how.
-    """
-    check_node_features(x, in_channels)
-    if batch is None:
-        batch, batch_size = x.new_zeros(x.size(0), dtype=torch.long), 1
-    else:
-        batch_size = _check_batch(batch, batch_size, x.size(0))
-    if isinstance(edge_index, SortedEdges):
-        if edge_index.num_nodes != x.size(0):
-            raise ValueError(
-                f"Expected 'edge_index' to be of {x.size(0)} nodes, one for each row of 'x' "
-                f"(got {edge_index.num_nodes})"
-            )
-        return edge_index, batch, batch_size
-    edge_index = as_edges(edge_index, x.size(0))
-    check_edge_index(edge_index, x.size(0))
-    return edge_index, batch, batch_size
 
 
 def check_static(static: Tensor | None, batch_size: int, static_channels: int) -> None:
@@ -208,11 +164,13 @@ def check_static(static: Tensor | None, batch_size: int, static_channels: int) -
         )
 
 
-def _check_batch(batch: Tensor, batch_size: int | None, num_nodes: int) -> int:
-    """Returns the number of graphs."""
-    if batch.shape != (num_nodes,):
+def check_batch(batch: Tensor | None, batch_size: int | None, x: Tensor) -> tuple[Tensor, int]:
+    """Returns the graph of each row of ``x`` and the number of graphs, checked; one by default."""
+    if batch is None:
+        return x.new_zeros(x.size(0), dtype=torch.long), 1
+    if batch.shape != (x.size(0),):
         raise ValueError(
-            f"Expected 'batch' to have shape [{num_nodes}], the graph of each row of 'x' "
+            f"Expected 'batch' to have shape [{x.size(0)}], the graph of each row of 'x' "
             f"(got {list(batch.shape)})"
         )
     if batch.dtype != torch.long:
@@ -221,11 +179,10 @@ def _check_batch(batch: Tensor, batch_size: int | None, num_nodes: int) -> int:
         )
     if batch_size is None:
         batch_size = int(batch.max()) + 1 if batch.numel() > 0 else 0
-    if not torch.compiler.is_compiling() and batch.device.type == "cpu" and batch.numel() > 0:
-        low, high = torch.aminmax(batch)
-        if low < 0 or high >= batch_size:
-            raise ValueError(
-                f"Expected 'batch' to be between 0 and {batch_size - 1}, 'batch_size' - 1 "
-                f"(got {int(low) if low < 0 else int(high)})"
-            )
-    return batch_size
+    low, high = value_range(batch) or (0, 0)
+    if low < 0 or high >= max(batch_size, 1):
+        raise ValueError(
+            f"Expected 'batch' to be between 0 and {batch_size - 1}, 'batch_size' - 1 "
+            f"(got {low if low < 0 else high})"
+        )
+    return batch, batch_size

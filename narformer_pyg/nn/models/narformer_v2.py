@@ -8,14 +8,21 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch_geometric.typing import Adj
+from torch_geometric.nn.conv import MessagePassing
 
 from narformer_pyg._checks import check_integer
+from narformer_pyg.errors import CheckpointError
 from narformer_pyg.nn.block import ATTENTIONS, NARFormerV2Block
-from narformer_pyg.nn.functional import SortedEdges, is_fusable
+from narformer_pyg.nn.conv import GraphAidedAttentionConv
 from narformer_pyg.nn.models.graph_regressor import GraphRegressor
+from narformer_pyg.nn.models.registry import register_model
+from narformer_pyg.nn.models.released_checkpoint import (
+    check_names_and_shapes,
+    load_released_checkpoint,
+)
 
 
+@register_model("narformer_v2")
 class NARFormerV2(GraphRegressor):
     r"""The transformer for graphs of neural architectures.
 
@@ -28,7 +35,8 @@ class NARFormerV2(GraphRegressor):
     of whole networks (2,310,921 parameters with 152-dimensional node codes).
 
     Args:
-        in_channels (int): Size of each node code, for instance :obj:`encoder.out_channels`.
+        in_channels (int): Size of each node code, for instance :obj:`encoder.out_channels`, or
+            :obj:`-1` to take it from the first input.
         hidden_channels (int, optional): Size of the node states. (default: :obj:`512`)
         num_blocks (int, optional): The number of blocks. (default: :obj:`6`)
         out_channels (int, optional): The number of targets :math:`T`. (default: :obj:`1`)
@@ -52,6 +60,7 @@ class NARFormerV2(GraphRegressor):
         norm (str, optional): What follows the attention: :obj:`"unit"` divides each node state by
             its Euclidean norm, as the paper does, :obj:`"layer"` is a layer norm.
             (default: :obj:`"unit"`)
+        act (str, optional): The activation. (default: :obj:`"relu"`)
         **kwargs (optional): Additional arguments of the attention, by default
             :class:`~narformer_pyg.nn.GraphAidedAttentionConv`.
 
@@ -61,6 +70,9 @@ class NARFormerV2(GraphRegressor):
           the graph features :math:`(|\mathcal{G}|, F_s)` *(optional)*
         - **output:** positive predictions :math:`(|\mathcal{G}|, T)`
     """
+
+    #: Where further arguments go, which :func:`~narformer_pyg.nn.models.create_model` checks.
+    PASSES_ON_TO = (GraphAidedAttentionConv, MessagePassing)
 
     def __init__(
         self,
@@ -77,13 +89,13 @@ class NARFormerV2(GraphRegressor):
         attention: str = "linear",
         layer_scale: float | None = 1e-4,
         norm: str = "unit",
+        act: str = "relu",
         **kwargs: Any,
     ) -> None:
         check_integer("ffn_ratio", ffn_ratio, 0)
-        if attention not in (*ATTENTIONS, "global_softmax"):
+        if attention not in (known := (*ATTENTIONS.names(), "global_softmax")):
             raise ValueError(
-                f"Expected 'attention' to be among {', '.join(ATTENTIONS)}, global_softmax "
-                f"(got {attention!r})"
+                f"Expected 'attention' to be among {', '.join(known)} (got {attention!r})"
             )
         check_integer("num_groups", num_groups)
         if check_integer("hidden_channels", hidden_channels) % num_groups != 0:
@@ -100,6 +112,7 @@ class NARFormerV2(GraphRegressor):
             static_channels,
             dropout,
             undirected,
+            act,
         )
         self.config.update(
             ffn_ratio=ffn_ratio,
@@ -120,6 +133,7 @@ class NARFormerV2(GraphRegressor):
                 attention.removeprefix("global_"),
                 layer_scale,
                 norm,
+                act,
                 **kwargs,
             )
             for i in range(num_blocks)
@@ -137,19 +151,8 @@ class NARFormerV2(GraphRegressor):
             return all_pairs(batch, batch_size)
         return super().connect(edge_index, batch, batch_size)
 
-    @property
-    def takes_neighbors(self) -> bool:
-        r"""Whether the model takes edges in both directions, sorted, in place of those given."""
-        kind = type(self)
-        has_own = kind.connect is not NARFormerV2.connect or kind.encode is not NARFormerV2.encode
-        is_compiled = self._compiled_call_impl is not None
-        return self.undirected and self.attention == "linear" and not (has_own or is_compiled)
-
-    def encode(self, x: Tensor, edge_index: Adj | SortedEdges) -> list[Tensor]:
+    def encode(self, x: Tensor, edge_index: Tensor) -> list[Tensor]:
         r"""Returns the node states :math:`(|V|, F)` after every block."""
-        fuses = self.attention == "linear" and is_fusable(x)
-        if fuses and not isinstance(edge_index, SortedEdges):
-            edge_index = SortedEdges(edge_index, x.size(0))  # once for all blocks
         states = []
         for block in self.blocks:
             x = block(x, edge_index)
@@ -175,9 +178,15 @@ class NARFormerV2(GraphRegressor):
             CheckpointError: If the file is not such a checkpoint; the message names the keys that
                 are missing, unknown or of the wrong shape.
         """
-        from narformer_pyg.nn.models.released_checkpoint import load_released_checkpoint
-
         config, state_dict = load_released_checkpoint(checkpoint)
+        try:
+            with torch.device("meta"):  # only names and shapes are needed
+                expected = {k: v.shape for k, v in cls(**config).state_dict().items()}
+        except ValueError as error:
+            raise CheckpointError(
+                f"Expected 'checkpoint' to hold weights of consistent sizes (got: {error})"
+            ) from error
+        check_names_and_shapes(state_dict, expected)
         model = cls(**{**config, **kwargs})
         model.load_state_dict(state_dict)
         return model

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from functools import partialmethod
-from typing import Any
+import inspect
+from typing import TYPE_CHECKING, Any
 
 from narformer_pyg._registry import Registry
-from narformer_pyg.nn.models.baselines import GNNBaseline
-from narformer_pyg.nn.models.graph_regressor import GraphRegressor
-from narformer_pyg.nn.models.narformer_v2 import NARFormerV2
 
+if TYPE_CHECKING:
+    from narformer_pyg.nn.models.graph_regressor import GraphRegressor
+
+#: Models by name; :func:`register_model` adds one, which :func:`create_model` then builds and a
+#: checkpoint can name. A model keeps the arguments that rebuild it in :obj:`config`.
 MODELS = Registry("model")
 register_model = MODELS.register
-
-register_model("narformer_v2")(NARFormerV2)
-for _name in ("gcn", "gat", "gin", "graphsage"):
-    _init = partialmethod(GNNBaseline.__init__, _name)
-    register_model(_name)(type(_name, (GNNBaseline,), {"__init__": _init}))
 
 
 def list_models() -> list[str]:
@@ -30,16 +27,26 @@ def create_model(name: str, in_channels: int, **kwargs: Any) -> GraphRegressor:
     Args:
         name (str): One of :func:`list_models`.
         in_channels (int): Size of each node code, for instance :obj:`encoder.out_channels`.
-        **kwargs (optional): Additional arguments of the model.
+        **kwargs (optional): Additional arguments of the model, for instance of
+            :class:`~narformer_pyg.nn.models.NARFormerV2`.
 
     Raises:
-        ValueError: If there is no such model.
+        ValueError: If there is no such model, or it does not take an argument.
     """
-    if name not in MODELS.names():
-        raise ValueError(f"Expected 'name' to be among {', '.join(list_models())} (got {name!r})")
-    return MODELS.get(name)(in_channels=in_channels, **kwargs)
+    cls = MODELS.get(name)
+    known = _arguments(cls)
+    unknown = sorted(kwargs.keys() - known)
+    if unknown:
+        raise ValueError(
+            f"Expected arguments of the model {name!r}: {', '.join(sorted(known))} "
+            f"(got {', '.join(map(repr, unknown))})"
+        )
+    return cls(in_channels=in_channels, **kwargs)
 
 
-def model_name(model: GraphRegressor) -> str:
-    """Returns the name under which :func:`create_model` builds such a model."""
-    return MODELS.name_of(model)
+def _arguments(cls: Any) -> set[str]:
+    """Returns the names of the arguments of a class, those of what it passes on included."""
+    names: set[str] = set()
+    for source in (cls, *getattr(cls, "PASSES_ON_TO", ())):
+        names |= set(inspect.signature(source).parameters)
+    return names - {"self", "kwargs"}

@@ -83,38 +83,32 @@ def convert_released_state_dict(
             f"unknown keys {_some(unknown)})"
         )
     config = _infer_config(weights)
-    # Built on no device: only the names and shapes are needed.
-    from narformer_pyg.nn.models.narformer_v2 import NARFormerV2
+    return config, weights
 
-    try:
-        with torch.device("meta"):
-            expected = {k: v.shape for k, v in NARFormerV2(**config).state_dict().items()}
-    except ValueError as error:
-        raise CheckpointError(
-            f"Expected 'checkpoint' to hold weights of consistent sizes (got trouble with: {error})"
-        ) from error
-    missing = sorted(expected.keys() - weights.keys())
-    surplus = sorted(weights.keys() - expected.keys())
+
+def check_names_and_shapes(
+    weights: Mapping[str, Tensor], expected: Mapping[str, torch.Size]
+) -> None:
+    """Raises a :class:`CheckpointError` unless the weights are those of the model, one for one."""
     wrong = [
         f"{key} {list(weights[key].shape)} instead of {list(shape)}"
         for key, shape in expected.items()
         if key in weights and weights[key].shape != shape
     ]
-    if missing or surplus or wrong:
-        problems = [
-            f"{what}: {_some(keys)}"
-            for what, keys in (
-                ("missing", missing),
-                ("not part of such a model", surplus),
-                ("of the wrong shape", wrong),
-            )
-            if keys
-        ]
+    problems = [
+        f"{what}: {_some(keys)}"
+        for what, keys in (
+            ("missing", sorted(expected.keys() - weights.keys())),
+            ("not part of such a model", sorted(weights.keys() - expected.keys())),
+            ("of the wrong shape", wrong),
+        )
+        if keys
+    ]
+    if problems:
         raise CheckpointError(
             "Expected 'checkpoint' to hold all weights of one NAR-Former V2 model (got weights "
             f"{'; '.join(problems)}; names are those of narformer_pyg)"
         )
-    return config, weights
 
 
 def load_released_checkpoint(

@@ -1,0 +1,180 @@
+"""Single-precision matrix products by oneDNN instead of MKL on the CPU."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from types import TracebackType
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
+
+from narformer_pyg.nn.kernels.door import Kernel, is_on
+
+# Smaller products and weights are no faster by oneDNN.
+_MIN_MULTIPLICATIONS = 1 << 21
+_MIN_WEIGHTS = 1 << 14
+_PROBE = threading.Lock()
+
+
+class OneDNNProducts:
+    r"""A context in which PyTorch multiplies single-precision matrices by oneDNN.
+
+    MKL, PyTorch's default, leaves AVX-512 unused on processors other than Intel's; oneDNN, which
+    PyTorch ships, is up to twice as fast there. PyTorch calls oneDNN where products may round to
+    bfloat16. The context permits that on processors where oneDNN cannot make use of it, so that
+    results keep their precision; :func:`is_exact` tries this out once. Elsewhere the context does
+    nothing. The setting belongs to the process: no other code should run inside.
+
+    Args:
+        like (torch.Tensor): A factor of the products.
+        num_multiplications (int): Multiplications of one product.
+    """
+
+    __slots__ = ("_is_active",)
+
+    def __init__(self, like: Tensor, num_multiplications: int) -> None:
+        self._is_active = num_multiplications >= _MIN_MULTIPLICATIONS and _pays(like)
+
+    def __enter__(self) -> None:
+        if self._is_active:
+            _settings().fp32_precision = "bf16"
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._is_active:
+            _settings().fp32_precision = "none"
+
+
+def _pays(like: Tensor) -> bool:
+    return (
+        like.dtype == torch.float32
+        and like.device.type == "cpu"
+        and is_on("onednn_linear")
+        and torch.backends.mkldnn.enabled
+        and getattr(_settings(), "fp32_precision", None) == "none"
+        and is_exact()
+    )
+
+
+def is_exact() -> bool:
+    """Whether oneDNN keeps single precision here even where it may round to bfloat16."""
+    with _PROBE:  # the probe changes a setting of the process
+        return _probe()
+
+
+@functools.cache
+def _probe() -> bool:
+    # Before PyTorch 2.9 there is no such setting. On Intel's processors MKL is as fast.
+    if not torch.backends.mkldnn.is_available() or not hasattr(_settings(), "fp32_precision"):
+        return False
+    before = _settings().fp32_precision
+    numbers = torch.arange(4 * 128 * 256, dtype=torch.float64, device="cpu").mul_(0.7).sin_()
+    left, right = numbers.view(2, 2, 128, 256)
+    right = right.transpose(1, 2)
+    with torch.autocast("cpu", enabled=False):
+        try:
+            _settings().fp32_precision = "bf16"
+            batch = torch.bmm(left.float(), right.float())
+            single = torch.mm(left[0].float(), right[0].float())
+        finally:
+            _settings().fp32_precision = before
+    # Sums of 256 products: rounding to bfloat16 leaves errors of 0.03, single precision of 1e-5.
+    errors = torch.cat([batch, single.unsqueeze(0)]) - torch.bmm(left, right)[[0, 1, 0]]
+    return bool(errors.abs().max() < 1e-3)
+
+
+def _settings() -> Any:
+    return getattr(torch.backends.mkldnn, "matmul", None)
+
+
+# Weights as oneDNN reads them fastest, for as long as they live unchanged.
+_PACKED: Any = WeakIdKeyDictionary()
+# Up to so many rows, reading the weights takes longer than multiplying.
+_MAX_PACKED_ROWS = 64
+
+
+def _packed(weight: Tensor) -> Tensor | None:
+    """Returns the weights in oneDNN's layout, from the second use on, or None."""
+    if weight.is_inference():
+        return None
+    version, known = _PACKED.get(weight, (None, None))
+    if version != weight._version:
+        _PACKED[weight] = (weight._version, None)  # a weight that is trained is not worth packing
+        return None
+    if known is None:
+        known = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), _MAX_PACKED_ROWS)
+        _PACKED[weight] = (version, known)
+    return known
+
+
+def _accepts(module: Any, x: Tensor) -> bool:
+    weight = module.weight
+    if (
+        x.dtype != torch.float32
+        or weight.dtype != torch.float32
+        or x.device.type != "cpu"
+        or weight.numel() < _MIN_WEIGHTS
+        or torch.is_autocast_enabled("cpu")
+    ):
+        return False
+    num_rows = x.numel() // x.size(-1)
+    if num_rows <= _MAX_PACKED_ROWS:
+        return num_rows > 0 and not torch.is_grad_enabled() and _packs()
+    return num_rows * weight.numel() >= _MIN_MULTIPLICATIONS and _pays(x)
+
+
+@functools.cache
+def _packs() -> bool:
+    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+def packed_linear(module: Any, x: Tensor) -> Tensor:
+    r"""Maps a few rows :math:`(N, F_{in})` to :math:`(N, F_{out})`, without a gradient."""
+    weight, bias = module.weight, module.bias
+    layout = _packed(weight) if _packs() and weight.numel() >= _MIN_WEIGHTS else None
+    if layout is None:
+        return F.linear(x, weight, bias)
+    return torch.ops.mkldnn._linear_pointwise(x, layout, bias, "none", [], "")
+
+
+def _run(module: Any, x: Tensor) -> Tensor:
+    if torch.is_grad_enabled():
+        return _Linear.apply(x, module.weight, module.bias)
+    if x.numel() // x.size(-1) <= _MAX_PACKED_ROWS:
+        return packed_linear(module, x)
+    with OneDNNProducts(x, _MIN_MULTIPLICATIONS):
+        return F.linear(x, module.weight, module.bias)
+
+
+class _Linear(torch.autograd.Function):
+    """All three products by oneDNN: of the forward pass and of both gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        with OneDNNProducts(x, _MIN_MULTIPLICATIONS):
+            return F.linear(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        needs_x, needs_weight, needs_bias = ctx.needs_input_grad
+        rows = grad.reshape(-1, grad.size(-1))
+        with OneDNNProducts(grad, _MIN_MULTIPLICATIONS):
+            return (
+                grad @ weight if needs_x else None,
+                rows.t() @ x.reshape(-1, x.size(-1)) if needs_weight else None,
+                rows.sum(0) if needs_bias else None,
+            )
+
+
+#: Large linear maps in single precision, on AMD's processors with AVX-512.
+onednn_linear = Kernel("onednn_linear", _accepts, _run)
