@@ -24,12 +24,6 @@ class AveragedPredictor(ArchitecturePredictor):
     :func:`~narformer_pyg.spaces.equivalent_indices`), which is then calibrated. In training mode
     every graph counts for itself: there the equivalents are the augmentation.
 
-    .. code-block:: python
-
-        averaged = AveragedPredictor(predictor)
-        averaged.calibrate(train_set)
-        averaged.predict(cells)
-
     Args:
         predictor (ArchitecturePredictor): A predictor of cells. Encoder, model and calibration
             become those of the new predictor, which takes its place from then on.

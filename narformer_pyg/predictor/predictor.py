@@ -304,11 +304,7 @@ class ArchitecturePredictor(torch.nn.Module):
 
         Only JSON and safetensors are read, and nothing in them is executed.
 
-        .. code-block:: python
-
-            predictor = ArchitecturePredictor.from_pretrained("nasbench201-cifar10")
-
-        This one predicts the CIFAR-10 test accuracy of NAS-Bench-201 cells.
+        The package holds :obj:`"nasbench201-cifar10"`, the accuracy of NAS-Bench-201 cells.
 
         Args:
             path (str or os.PathLike): A folder that :meth:`save_pretrained` wrote, a name of
@@ -350,10 +346,9 @@ class ArchitecturePredictor(torch.nn.Module):
 
     def extra_repr(self) -> str:
         """Returns targets and metadata."""
-        targets = zip(self.target_names, self.units, strict=True)
-        lines = [f"targets: {', '.join(f'{name} {unit}'.rstrip() for name, unit in targets)}"]
-        lines += [f"space: {self.space}"] if self.space else []
-        return "\n".join(lines + [f"{key}: {value}" for key, value in self.metadata.items()])
+        facts = {"targets": ", ".join(self.target_names), "units": ", ".join(self.units)}
+        facts |= {"space": self.space, **self.metadata}
+        return "\n".join(f"{key}: {value}" for key, value in facts.items() if value)
 
 
 def _as_names(
