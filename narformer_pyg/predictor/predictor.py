@@ -214,7 +214,7 @@ class ArchitecturePredictor(torch.nn.Module):
         self,
         target_names: Sequence[str],
         units: Sequence[str] | None = None,
-        scale: float | Sequence[float] = 1.0,
+        scale: float | Sequence[float] | Tensor = 1.0,
         metadata: Mapping[str, Any] | None = None,
     ) -> ArchitecturePredictor:
         r"""Returns a predictor of other targets that starts from the weights of this one.
@@ -346,9 +346,9 @@ class ArchitecturePredictor(torch.nn.Module):
 
     def extra_repr(self) -> str:
         """Returns targets and metadata."""
-        facts = {"targets": ", ".join(self.target_names), "units": ", ".join(self.units)}
-        facts |= {"space": self.space, **self.metadata}
-        return "\n".join(f"{key}: {value}" for key, value in facts.items() if value)
+        facts: dict[str, Any] = {"targets": ", ".join(self.target_names)}
+        facts |= {"units": ", ".join(self.units), "space": self.space or "any", **self.metadata}
+        return "\n".join(f"{key}: {value}" for key, value in facts.items())
 
 
 def _as_names(
