@@ -28,12 +28,7 @@ class PairedBatchSampler(ResumableBatchSampler):
             (default: :obj:`1`)
         shuffle (bool, optional): Whether each epoch has an order of its own.
             (default: :obj:`True`)
-        drop_last (bool, optional): Whether an incomplete last batch is left out.
-            (default: :obj:`False`)
-        generator (torch.Generator, optional): The source of random numbers, on the CPU.
-            (default: :obj:`None`)
-        seed (int, optional): The seed of a new generator. Without generator and seed, the seed is
-            drawn from PyTorch's global generator. (default: :obj:`None`)
+        drop_last, generator, seed (optional): As in :class:`DeviceLoader`.
 
     Raises:
         ValueError: If an argument has the wrong type or range, or both :obj:`generator` and

@@ -12,7 +12,7 @@ from narformer_pyg.loader._batch_sampler import ResumableBatchSampler
 
 
 class VariantBatchSampler(ResumableBatchSampler):
-    r"""Batches in which each graph is represented by a variant that it draws every epoch.
+    r"""Batches in which each graph draws one of its variants every epoch.
 
     The dataset holds all variants of the first graph, then all of the second, and so on. A batch is
     a :class:`torch.LongTensor` of :obj:`batch_size` ids.
@@ -24,12 +24,7 @@ class VariantBatchSampler(ResumableBatchSampler):
         batch_size (int): The number of graphs in a batch.
         shuffle (bool, optional): Whether each epoch has an order of its own.
             (default: :obj:`True`)
-        drop_last (bool, optional): Whether an incomplete last batch is left out.
-            (default: :obj:`False`)
-        generator (torch.Generator, optional): The source of random numbers, on the CPU.
-            (default: :obj:`None`)
-        seed (int, optional): The seed of a new generator. Without generator and seed, the seed is
-            drawn from PyTorch's global generator. (default: :obj:`None`)
+        drop_last, generator, seed (optional): As in :class:`DeviceLoader`.
 
     Raises:
         ValueError: If an argument has the wrong type or range, or both :obj:`generator` and

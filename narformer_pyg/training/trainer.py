@@ -197,7 +197,7 @@ def fit(
     module = PredictorModule(
         predictor,
         recipe,
-        _training_loader(train_set, recipe, seed, target_device, predictor.takes_neighbors),
+        _training_loader(train_set, recipe, seed, target_device),
         identity,
         select_best=select == "best",
     )
@@ -288,10 +288,9 @@ def check_labels(argument: str, graphs: Graphs, num_targets: int) -> Tensor:
 
 
 def _training_loader(
-    graphs: Graphs, recipe: Recipe, seed: int, device: torch.device, neighbors: bool
+    graphs: Graphs, recipe: Recipe, seed: int, device: torch.device
 ) -> DeviceLoader:
-    neighbors = neighbors and type(graphs[0]).__inc__ is Data.__inc__
-    shared: dict[str, Any] = {"device": device, "neighbors": neighbors}
+    shared: dict[str, Any] = {"device": device}
     if recipe.augmentation is None:
         return DeviceLoader(graphs, recipe.batch_size, shuffle=True, seed=seed, **shared)
     originals = [graphs[i] for i in range(len(graphs))]

@@ -81,10 +81,8 @@ def many_attributes(i: int) -> Data:
         array=np.arange(i),
         nested=[i, f"{i}"],
         tree_index=torch.randint(n, (4, 2 + i % 2), dtype=torch.int32),
-        mask_index=torch.rand(n) < 0.5,
         root_index=i % n,
         face=torch.randint(n, (3, 2)),
-        node_batch=torch.arange(n),
     )
     return data
 
@@ -111,44 +109,6 @@ def sizes_only(i: int) -> Data:
     return Data(num_nodes=i)
 
 
-class Bipartite(Data):
-    """Increments that are tensors, and an attribute that gets a dimension of its own."""
-
-    def __inc__(self, key: str, value: Any, *args: Any, **kwargs: Any) -> Any:
-        if key == "edge_index":
-            return torch.tensor([[self.x_s.size(0)], [self.x_t.size(0)]])
-        if key == "shifted":
-            return int(value.numel())
-        if key == "vector":
-            return value.size(0)  # of the new dimension
-        return super().__inc__(key, value, *args, **kwargs)
-
-    def __cat_dim__(self, key: str, value: Any, *args: Any, **kwargs: Any) -> Any:
-        return None if key == "vector" else super().__cat_dim__(key, value, *args, **kwargs)
-
-
-def bipartite(i: int) -> Data:
-    s, t = 1 + i % 3, 1 + i % 4
-    return Bipartite(
-        x_s=torch.randn(s, 2),
-        x_t=torch.randn(t, 2),
-        edge_index=torch.stack([torch.randint(s, (i % 5,)), torch.randint(t, (i % 5,))]),
-        vector=torch.randn(6),
-        shifted=torch.randn(1 + i % 2),
-        num_nodes=s + t,
-    )
-
-
-class WiderNodes(Data):
-    @property
-    def num_nodes(self) -> int:
-        return 2 * self.op.size(0)
-
-
-def own_num_nodes(i: int) -> Data:
-    return WiderNodes(op=torch.arange(1 + i % 3), edge_index=torch.randint(2, (2, i % 4)))
-
-
 KINDS = [
     equal_sizes,
     ragged,
@@ -161,8 +121,6 @@ KINDS = [
     nodes_from_name,
     nodes_from_edges,
     labels_only,
-    bipartite,
-    own_num_nodes,
 ]
 
 
