@@ -13,7 +13,7 @@ from torch_geometric.data import Data
 
 
 class Relabelled(NamedTuple):
-    """What a new order makes of a graph.
+    """A graph in a new order.
 
     Args:
         order: The old id of the node at each place, length :math:`N`.
@@ -89,11 +89,11 @@ class LabelledDAG:
         return "node" if size == self.num_nodes else "graph"
 
     def _precedence(self) -> list[list[int]]:
-        """Returns for each node those that must come after it: its successors and its next twin.
+        """Returns the nodes that must come after each node: its successors and its next twin.
 
-        Nodes with the same labels and the same neighbours can change places without changing the
-        graph. Keeping such twins in order drops repetitions, and never the lexicographically
-        smallest of the orders that give the same graph.
+        Twins, nodes with the same labels and neighbours, can change places without changing the
+        graph. Keeping them in order drops repetitions, and keeps the lexicographically smallest of
+        the orders that give the same graph.
         """
         n = self.num_nodes
         incoming: list[list[Hashable]] = [[] for _ in range(n)]
@@ -116,7 +116,7 @@ class LabelledDAG:
         return successors
 
     def _waiting(self) -> list[int]:
-        """Returns the number of nodes that each one waits for; the outer two take no part."""
+        """Returns how many nodes must precede each node; the outer two take no part."""
         waiting = [0] * self.num_nodes
         for node in range(1, self.num_nodes - 1):
             for successor in self._successors[node]:
