@@ -46,7 +46,7 @@ class ResumableBatchSampler:
         num_graphs: int,
         batch_size: int,
         shuffle: bool,
-        drop_last: bool,
+        drop_last: bool = False,
         generator: torch.Generator | None = None,
         seed: int | None = None,
     ) -> None:

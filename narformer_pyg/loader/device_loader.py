@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import compress
 from typing import Any
 
 import torch
@@ -44,15 +45,15 @@ class DeviceLoader:
             (default: :obj:`False`)
         device (torch.device or str, optional): Where the dataset and the batches live. By default,
             where the dataset is. (default: :obj:`None`)
-        drop_last (bool, optional): Whether an incomplete last batch is left out.
+        drop_last (bool, optional): Whether to leave out an incomplete last batch.
             (default: :obj:`False`)
         batch_sampler (iterable, optional): The batches of an epoch as sequences or tensors of
             graph ids, iterated anew every epoch; replaces :obj:`batch_size`, :obj:`shuffle`,
             :obj:`drop_last`, :obj:`generator` and :obj:`seed`. (default: :obj:`None`)
         generator (torch.Generator, optional): The source of random numbers, on the CPU whatever
             the device, so that the order does not depend on it. (default: :obj:`None`)
-        seed (int, optional): The seed of a new generator. Without generator and seed, the seed is
-            drawn from PyTorch's global generator. (default: :obj:`None`)
+        seed (int, optional): The seed of a new generator. Without generator and seed, PyTorch's
+            global generator draws the seed. (default: :obj:`None`)
         stream (bool, optional): If set to :obj:`True`, the dataset stays where it is and only the
             batches are sent to :obj:`device`. (default: :obj:`False`)
         **kwargs (optional): :obj:`num_workers`, :obj:`pin_memory` and the like, which have no
@@ -103,18 +104,12 @@ class DeviceLoader:
                 self._graphs.num_graphs, batch_size, shuffle, drop_last, generator, seed
             )
         else:
-            given = {
-                "batch_size": batch_size != 1,
-                "shuffle": shuffle,
-                "drop_last": drop_last,
-                "generator": generator is not None,
-                "seed": seed is not None,
-            }
-            if any(given.values()):
-                names = ", ".join(name for name, is_given in given.items() if is_given)
+            given = (batch_size != 1, shuffle, drop_last, generator is not None, seed is not None)
+            replaced = ("batch_size", "shuffle", "drop_last", "generator", "seed")
+            if any(given):
                 raise ValueError(
-                    "Expected no argument that 'batch_sampler' replaces to be given with it "
-                    f"(got {names})"
+                    "Expected no argument that 'batch_sampler' replaces (got "
+                    f"{', '.join(compress(replaced, given))})"
                 )
             if not isinstance(batch_sampler, Iterable) or isinstance(batch_sampler, Iterator):
                 raise ValueError(

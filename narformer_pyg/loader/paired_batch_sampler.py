@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -45,13 +47,10 @@ class PairedBatchSampler(ResumableBatchSampler):
         batch_size: int,
         num_copies: int = 1,
         shuffle: bool = True,
-        drop_last: bool = False,
-        *,
-        generator: torch.Generator | None = None,
-        seed: int | None = None,
+        **kwargs: Any,
     ) -> None:
         self.num_copies = check_integer("num_copies", num_copies)
-        super().__init__(num_graphs, batch_size, shuffle, drop_last, generator, seed)
+        super().__init__(num_graphs, batch_size, shuffle, **kwargs)
 
     def _epoch(self) -> list[Tensor]:
         originals = self._draw()

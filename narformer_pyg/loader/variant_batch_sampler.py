@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,18 +33,11 @@ class VariantBatchSampler(ResumableBatchSampler):
     """
 
     def __init__(
-        self,
-        num_variants: Sequence[int],
-        batch_size: int,
-        shuffle: bool = True,
-        drop_last: bool = False,
-        *,
-        generator: torch.Generator | None = None,
-        seed: int | None = None,
+        self, num_variants: Sequence[int], batch_size: int, shuffle: bool = True, **kwargs: Any
     ) -> None:
         for number in num_variants:
             check_integer("num_variants", number)
-        super().__init__(len(num_variants), batch_size, shuffle, drop_last, generator, seed)
+        super().__init__(len(num_variants), batch_size, shuffle, **kwargs)
         self.num_variants = torch.tensor(num_variants)
         self._first = self.num_variants.cumsum(0) - self.num_variants
 

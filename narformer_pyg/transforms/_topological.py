@@ -126,9 +126,7 @@ class LabelledDAG:
     def relabel(self, order: list[int]) -> Relabelled:
         """Returns the graph with node :obj:`order[i]` at place :obj:`i`."""
         n = self.num_nodes
-        place = [0] * n
-        for i, node in enumerate(order):
-            place[node] = i
+        place = _places(order)
         # One number for an edge, ordered by target, then source.
         codes = [place[t] * n + place[s] for s, t in zip(self.sources, self.targets, strict=True)]
         edges = sorted(range(self.num_edges), key=codes.__getitem__)
@@ -192,9 +190,7 @@ class LabelledDAG:
     def apply(self, data: Data, new: Relabelled) -> Data:
         """Returns a copy of :obj:`data`, the graph this was made of, in the new order."""
         out = copy.copy(data)
-        place = [0] * self.num_nodes
-        for i, node in enumerate(new.order):
-            place[node] = i
+        place = _places(new.order)
         sources = [place[self.sources[e]] for e in new.edges]
         targets = [place[self.targets[e]] for e in new.edges]
         out.edge_index = data.edge_index.new_tensor([sources, targets])
@@ -210,6 +206,13 @@ class LabelledDAG:
                 else:
                     out[key] = type(value)(value[i] for i in index)
         return out
+
+
+def _places(order: Sequence[int]) -> list[int]:
+    place = [0] * len(order)
+    for i, node in enumerate(order):
+        place[node] = i
+    return place
 
 
 def _num_nodes(data: Data) -> int:
