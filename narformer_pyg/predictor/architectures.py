@@ -16,34 +16,27 @@ from narformer_pyg.errors import ConversionError
 CONVENTIONS = ("space", "vocabulary", "counting")
 
 
-def is_single(architectures: Any) -> bool:
-    """Whether this is one architecture rather than several."""
+def read_graphs(
+    architectures: Any, tokens: Sequence[str], conventions: Mapping[str, str]
+) -> tuple[InMemoryDataset | list[Data], bool]:
+    """Returns graphs that hold what the model reads, and whether it was one architecture.
+
+    A dataset stays as it is unless it has a transform.
+    """
+    if isinstance(architectures, InMemoryDataset):
+        check_conventions(architectures, conventions)
+        if architectures.transform is None:
+            return architectures, False
     if isinstance(architectures, Batch):
-        return False
-    return (
-        isinstance(architectures, (str, Data, torch.nn.Module))
-        or hasattr(architectures, "to_data")
-        or not isinstance(architectures, Iterable)
-        or _is_module_with_inputs(architectures)
-        or _is_matrix_with_operations(architectures)
-    )
+        architectures = architectures.to_data_list()
+    single = _is_single(architectures)
+    listed = [architectures] if single else architectures
+    return [_read(item, i, tokens, conventions) for i, item in enumerate(listed)], single
 
 
-def read_graph(
+def _read(
     architecture: Any, position: int, tokens: Sequence[str], conventions: Mapping[str, str]
 ) -> Data:
-    r"""Converts one architecture and keeps what the model reads, so that all fit in a batch.
-
-    Args:
-        architecture (Any): The architecture.
-        position (int): Its number, for messages.
-        tokens (sequence of str): The attributes that the encoder reads.
-        conventions (dict): The :data:`CONVENTIONS` of the predictor.
-
-    Raises:
-        ConversionError: If the architecture is malformed or of a kind that does not fit.
-        ValueError: If a graph was converted by other conventions.
-    """
     takes_networks = "vocabulary" in conventions
     if not takes_networks and _is_network(architecture):
         raise ConversionError(
@@ -91,25 +84,31 @@ def check_conventions(
             )
 
 
+def _is_single(architectures: Any) -> bool:
+    """Whether this is one architecture rather than several."""
+    return (
+        isinstance(architectures, (str, Data, torch.nn.Module))
+        or hasattr(architectures, "to_data")
+        or not isinstance(architectures, Iterable)
+        or _is_pair(architectures)
+    )
+
+
 def _is_network(architecture: Any) -> bool:
     """Whether this is an ONNX model or a torch module."""
     return (
         isinstance(architecture, (os.PathLike, torch.nn.Module))
         or (isinstance(architecture, str) and architecture.lower().endswith(".onnx"))
         or type(architecture).__name__ == "ModelProto"  # without loading onnx
-        or _is_module_with_inputs(architecture)
+        or (_is_pair(architecture) and isinstance(architecture[0], torch.nn.Module))
     )
 
 
-def _is_module_with_inputs(value: Any) -> bool:
-    return isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], torch.nn.Module)
-
-
-def _is_matrix_with_operations(value: Any) -> bool:
-    """Whether this looks like a cell of NAS-Bench-101 as a pair."""
-    if not (isinstance(value, tuple) and len(value) == 2 and isinstance(value[1], (tuple, list))):
+def _is_pair(value: Any) -> bool:
+    """Whether this is (module, inputs), or (matrix, operations) of NAS-Bench-101."""
+    if not isinstance(value, tuple) or len(value) != 2:
         return False
-    return not isinstance(value[0], (str, Data)) and all(isinstance(op, str) for op in value[1])
+    return isinstance(value[0], torch.nn.Module) or isinstance(value[1], (tuple, list))
 
 
 def _shorten(value: Any) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,33 +24,24 @@ class AveragedPredictor(ArchitecturePredictor):
     :func:`~narformer_pyg.spaces.equivalent_indices`), which is then calibrated. In training mode
     every graph counts for itself: there the equivalents are the augmentation.
 
-    .. code-block:: python
-
-        averaged = AveragedPredictor(predictor)
-        averaged.calibrate(train_set)
-        averaged.predict(cells)
-
     Args:
         predictor (ArchitecturePredictor): A predictor of cells. Encoder, model and calibration
             become those of the new predictor, which takes its place from then on.
 
     Raises:
-        ValueError: If :obj:`predictor` is not of cells, or of another space.
+        ValueError: If :obj:`predictor` is not of cells, or of another space; on use, if a graph is
+            not a cell of NAS-Bench-201.
     """
 
     def __init__(self, predictor: ArchitecturePredictor) -> None:
-        if not isinstance(predictor.token_encoder, CellTokenEncoder):
+        encoder, space = predictor.token_encoder, predictor.space
+        if not isinstance(encoder, CellTokenEncoder) or space not in (None, "nasbench201"):
             raise ValueError(
                 "Expected 'predictor' to be of cells of NAS-Bench-201, whose equivalent cells are "
-                f"known (got one with a {type(predictor.token_encoder).__name__})"
-            )
-        if predictor.space not in (None, "nasbench201"):
-            raise ValueError(
-                "Expected 'predictor' to be of cells of NAS-Bench-201, whose equivalent cells are "
-                f"known (got one of the space {predictor.space!r})"
+                f"known (got one with a {type(encoder).__name__} for the space {space!r})"
             )
         super().__init__(
-            predictor.token_encoder,
+            encoder,
             predictor.model,
             predictor.target_names,
             predictor.units,
@@ -60,7 +50,7 @@ class AveragedPredictor(ArchitecturePredictor):
         )
         self.scale = predictor.scale
         self.calibration = predictor.calibration
-        self.train(predictor.training)
+        self.training = predictor.training
 
     @classmethod
     def wrap(cls, predictor: ArchitecturePredictor) -> AveragedPredictor:
@@ -68,11 +58,7 @@ class AveragedPredictor(ArchitecturePredictor):
         return cls(predictor)
 
     def forward(self, data: Data) -> Tensor:
-        r"""Predicts the targets of a graph or batch, in their units: :math:`(|G|, T)`.
-
-        Raises:
-            ValueError: If a graph is not a cell of NAS-Bench-201.
-        """
+        r"""Predicts the targets of a graph or batch, in their units: :math:`(|G|, T)`."""
         if self.training:
             return self.forward_scaled(data) * self.scale
         data = copy.copy(data).to("cpu")  # the cells are looked up there
@@ -88,9 +74,6 @@ class AveragedPredictor(ArchitecturePredictor):
         sizes = torch.tensor([len(indices) for indices in members])
         group = torch.arange(len(members)).repeat_interleave(sizes).to(self.device)
 
-        def predict(batch: Any) -> Tensor:
-            return self.forward_scaled(batch) * self.scale
-
-        prediction = self._map(predict, cells, batch_size, progress)
+        prediction = self._map(self.forward_scaled, cells, batch_size, progress) * self.scale
         mean = segment_mean(prediction, group, len(members))
         return self.calibration(mean)[inverse.to(self.device)]

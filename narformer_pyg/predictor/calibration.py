@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
+from torch_geometric.data import Data
 
 NUM_KNOTS = 13
 _GRAPHS_PER_SEGMENT = 12
@@ -75,21 +79,16 @@ class MonotoneCalibration(torch.nn.Module):
 
     def check(self) -> None:
         r"""Raises a :class:`ValueError` unless every map is increasing and keeps signs."""
-        x, s = self.knots, self.slopes
-        if not bool((x > 0).all() and x.isfinite().all() and (x.diff() >= 0).all()):
-            raise ValueError("Expected the knots of 'calibration' to be positive and ascending")
-        if not bool((s > 0).all() and s.isfinite().all()):
-            raise ValueError("Expected the slopes of 'calibration' to be positive")
+        numbers = torch.cat([self.knots, self.slopes], dim=1)
+        is_positive = (numbers > 0).all() and numbers.isfinite().all()
+        if not bool(is_positive and (self.knots.diff() >= 0).all()):
+            raise ValueError("Expected 'calibration' to have positive slopes and ascending knots")
 
     def forward(self, value: Tensor) -> Tensor:
         r"""Maps predictions."""
         v, knots, slopes = value.double(), self.knots.double(), self.slopes.double()
         beyond = (v.unsqueeze(-1) - knots).relu()  # [*, num_targets, NUM_KNOTS]
         return (slopes[:, 0] * v + (slopes.diff() * beyond).sum(dim=-1)).to(value.dtype)
-
-    def extra_repr(self) -> str:
-        """Returns the number of targets and whether there is anything to map."""
-        return f"{self.knots.size(0)}, is_fitted={self.is_fitted}"
 
 
 def _fit_points(p: np.ndarray, t: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
@@ -119,3 +118,20 @@ def _fit_points(p: np.ndarray, t: np.ndarray) -> tuple[np.ndarray, np.ndarray] |
         f_scale=_OUTLIER,
     )
     return x, np.cumsum(result.x)
+
+
+def read_labels(graphs: Iterable[Data], num_targets: int) -> Tensor:
+    """Returns the labels [n, T]; raises unless all are positive or NaN, and one is measured."""
+    labels = []
+    for i, data in enumerate(graphs):
+        y: Any = data.y if "y" in data else None
+        is_label = isinstance(y, Tensor) and y.shape == (1, num_targets)
+        if not is_label or not bool((y.isnan() | (y.isfinite() & (y > 0))).all()):
+            raise ValueError(
+                "Expected every graph of 'graphs' to have positive labels 'y' (NaN where not "
+                f"measured) of shape [1, {num_targets}] (got {y} in graph {i})"
+            )
+        labels.append(y)
+    if not labels or bool(torch.cat(labels).isnan().all()):
+        raise ValueError(f"Expected 'graphs' to hold at least one label (got {len(labels)} graphs)")
+    return torch.cat(labels)

@@ -7,19 +7,24 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 _TAGS = ["neural-architecture-search", "performance-prediction", "graph-neural-network"]
+_HOW_TO_LOAD = """
+
+## How to load
+
+```python
+from narformer_pyg import ArchitecturePredictor
+
+# the path of this folder, or user/name on the hub
+predictor = ArchitecturePredictor.from_pretrained("{name}")
+predictor.predict(architectures)  # [num_architectures, num_targets]
+```
+"""
 
 
 def model_card(
     name: str, config: Mapping[str, Any], scale: Sequence[float], num_parameters: int
 ) -> str:
-    r"""Writes the card of a predictor.
-
-    Args:
-        name (str): The name of the predictor.
-        config (dict): Its configuration.
-        scale (sequence of float): The scale of each target.
-        num_parameters (int): The number of learned parameters.
-    """
+    """Writes the card of a predictor by its configuration."""
     metadata = dict(config["metadata"])
     front = {"library_name": "narformer_pyg", "tags": _TAGS}
     if "license" in metadata:
@@ -30,8 +35,7 @@ def model_card(
     space = f" of the search space `{config['space']}`" if config["space"] else ""
     averaged = ", averaged over cells that compute the same function"
     lines = ["---", *(f"{k}: {json.dumps(v)}" for k, v in front.items()), "---"]
-    lines += ["", f"# {name}", ""]
-    lines += [str(description), ""] if description else []
+    lines += ["", f"# {name}", "", *([str(description), ""] if description else [])]
     lines += [f"Predicts for {what}{space}:", ""]
     targets = zip(config["target_names"], config["units"], scale, strict=True)
     lines += _table(("target", "unit", "scale"), [(t, u, f"{s:.6g}") for t, u, s in targets])
@@ -45,19 +49,7 @@ def model_card(
     if metrics:
         rows = metrics.items() if isinstance(metrics, dict) else [("", metrics)]
         lines += ["", "## Metrics", "", *_table(("metric", "value"), rows)]
-    lines += [
-        "",
-        "## How to load",
-        "",
-        "```python",
-        "from narformer_pyg import ArchitecturePredictor",
-        "",
-        "# the name of this folder, or user/name on the hub",
-        f"predictor = ArchitecturePredictor.from_pretrained({name!r})",
-        "predictor.predict(architectures)  # [num_architectures, num_targets]",
-        "```",
-    ]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + _HOW_TO_LOAD.format(name=name)
 
 
 def _table(head: Sequence[str], rows: Any) -> list[str]:

@@ -18,29 +18,14 @@ def list_pretrained() -> list[str]:
 
 
 def find_folder(path: str | os.PathLike[str], revision: str | None = None) -> Path:
-    r"""Returns the folder of a checkpoint, downloaded if it is on the hub.
-
-    Args:
-        path (str or os.PathLike): A folder, a name of :func:`list_pretrained`, or the name
-            :obj:`"user/name"` of a repository on Hugging Face's hub; the first that exists.
-        revision (str, optional): A branch, tag or commit on the hub. (default: :obj:`None`)
-
-    Raises:
-        FileNotFoundError: If there is no such checkpoint.
-        ImportError: If :obj:`huggingface_hub` is needed but not installed.
-    """
+    """Returns the first that exists: a folder, a predictor inside the package, one on the hub."""
     name = os.fspath(path)
     if revision is None:
         for folder in (Path(name), PRETRAINED / name):
             if (folder / CONFIG_FILE).is_file():
                 return folder
-    if not Path(name).exists() and isinstance(path, str) and _HUB_NAME.fullmatch(name):
+    if isinstance(path, str) and _HUB_NAME.fullmatch(name) and not Path(name).exists():
         return _download(name, revision)
-    if revision is not None:
-        raise ValueError(
-            f"Expected 'revision' to be given for a name 'user/name' on the hub only (got "
-            f"{revision!r} for {name!r})"
-        )
     raise FileNotFoundError(
         f"Expected 'path' to be a folder with '{CONFIG_FILE}', a name 'user/name' on Hugging "
         f"Face's hub, or a predictor inside the package: {', '.join(list_pretrained())} "

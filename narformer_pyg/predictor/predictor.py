@@ -20,13 +20,8 @@ from narformer_pyg._registry import Registry
 from narformer_pyg.loader import DeviceLoader
 from narformer_pyg.nn.encoders import ENCODERS
 from narformer_pyg.nn.models import MODELS, GraphRegressor, create_model
-from narformer_pyg.predictor.architectures import (
-    CONVENTIONS,
-    check_conventions,
-    is_single,
-    read_graph,
-)
-from narformer_pyg.predictor.calibration import MonotoneCalibration
+from narformer_pyg.predictor.architectures import CONVENTIONS, check_conventions, read_graphs
+from narformer_pyg.predictor.calibration import MonotoneCalibration, read_labels
 from narformer_pyg.predictor.card import model_card
 from narformer_pyg.predictor.checkpoint import read_config, read_weights, write_checkpoint
 from narformer_pyg.predictor.hub import find_folder
@@ -47,10 +42,8 @@ class ArchitecturePredictor(torch.nn.Module):
             :class:`~narformer_pyg.nn.CellTokenEncoder`.
         model (GraphRegressor): Maps node codes and edges to positive numbers, for instance
             :class:`~narformer_pyg.nn.models.NARFormerV2`.
-        target_names (sequence of str, optional): The name of each output, for instance
-            :obj:`["cifar10_test_acc"]`. (default: :obj:`None`)
-        units (sequence of str, optional): The unit of each output, for instance
-            :obj:`["percent"]`. (default: :obj:`None`)
+        target_names (sequence of str, optional): A name for each output. (default: :obj:`None`)
+        units (sequence of str, optional): A unit for each output. (default: :obj:`None`)
         scale (float or sequence of float, optional): The factor from the outputs of :obj:`model`
             to :obj:`units`, so that training deals with numbers around one.
             (default: :obj:`1.0`)
@@ -78,7 +71,7 @@ class ArchitecturePredictor(torch.nn.Module):
     ) -> None:
         super().__init__()
         for mine, theirs in (("in_channels", "out_channels"), ("static_channels",) * 2):
-            if getattr(model, mine) != getattr(token_encoder, theirs):
+            if getattr(model, mine) not in (-1, getattr(token_encoder, theirs)):
                 raise ValueError(
                     f"Expected 'model.{mine}' to be 'token_encoder.{theirs}' "
                     f"(got {getattr(model, mine)} and {getattr(token_encoder, theirs)})"
@@ -165,16 +158,8 @@ class ArchitecturePredictor(torch.nn.Module):
         """
         check_integer("batch_size", batch_size)
         device = self.device if device is None else resolve_device(device)
-        single = is_single(architectures)
-        graphs = architectures
-        if isinstance(architectures, InMemoryDataset):
-            self.check_conventions(architectures)
-        if not isinstance(architectures, InMemoryDataset) or architectures.transform is not None:
-            if isinstance(architectures, Batch):
-                architectures = architectures.to_data_list()
-            listed = [architectures] if single else list(architectures)
-            tokens, conventions = self.token_encoder.tokens, self.conventions
-            graphs = [read_graph(item, i, tokens, conventions) for i, item in enumerate(listed)]
+        tokens = self.token_encoder.tokens
+        graphs, single = read_graphs(architectures, tokens, self.conventions)
         if len(graphs) == 0:
             return torch.empty(0, len(self.target_names))
         predictor = self
@@ -215,39 +200,21 @@ class ArchitecturePredictor(torch.nn.Module):
             device (torch.device or str, optional): As in :meth:`predict`. (default: :obj:`None`)
 
         Raises:
-            ValueError: If there is no graph, or labels are missing or not positive. The old
-                calibration stays.
+            ValueError: If labels are missing or not positive. The old calibration stays.
         """
         graphs = graphs if isinstance(graphs, InMemoryDataset) else list(graphs)
-        num_targets = len(self.target_names)
-        labels: list[Tensor] = []
-        for i, data in enumerate(graphs):
-            y = data.y if "y" in data else None
-            if (
-                not isinstance(y, Tensor)
-                or y.shape != (1, num_targets)
-                or not bool((y.isnan() | (y.isfinite() & (y > 0))).all())
-            ):
-                raise ValueError(
-                    "Expected every graph of 'graphs' to have positive labels 'y' (NaN where not "
-                    f"measured) of shape [1, {num_targets}] (got {y} in graph {i})"
-                )
-            labels.append(y)
-        if not labels or bool(torch.cat(labels).isnan().all()):
-            raise ValueError(
-                f"Expected 'graphs' to hold at least one label (got {len(labels)} graphs)"
-            )
+        labels = read_labels(graphs, len(self.target_names))
         plain = copy.deepcopy(self)
-        plain.calibration = MonotoneCalibration(num_targets).to(self.scale)
+        plain.calibration = MonotoneCalibration(len(self.target_names)).to(self.scale)
         prediction = plain.eval().predict(graphs, batch_size, device)
-        calibration = MonotoneCalibration.fit(prediction, torch.cat(labels)).to(self.scale)
+        calibration = MonotoneCalibration.fit(prediction, labels).to(self.scale)
         self.calibration = calibration.train(self.training)
 
     def with_targets(
         self,
         target_names: Sequence[str],
         units: Sequence[str] | None = None,
-        scale: float | Sequence[float] = 1.0,
+        scale: float | Sequence[float] | Tensor = 1.0,
         metadata: Mapping[str, Any] | None = None,
     ) -> ArchitecturePredictor:
         r"""Returns a predictor of other targets that starts from the weights of this one.
@@ -261,16 +228,11 @@ class ArchitecturePredictor(torch.nn.Module):
             result = fit(predictor, train_set, recipe)
 
         Args:
-            target_names (sequence of str): As in the constructor.
-            units (sequence of str, optional): As in the constructor. (default: :obj:`None`)
-            scale (float or sequence of float, optional): As in the constructor.
-                (default: :obj:`1.0`)
-            metadata (dict, optional): As in the constructor. (default: :obj:`None`)
+            target_names (sequence of str): As in the constructor, like the arguments that follow.
+            units (sequence of str, optional): (default: :obj:`None`)
+            scale (float or sequence of float, optional): (default: :obj:`1.0`)
+            metadata (dict, optional): (default: :obj:`None`)
         """
-        if isinstance(target_names, str) or len(target_names) == 0:
-            raise ValueError(
-                f"Expected 'target_names' to be a list of at least one name (got {target_names!r})"
-            )
         name, config = MODELS.name_of(self.model), self.model.config
         num_targets = len(target_names)
         model = create_model(name, **{**config, "out_channels": num_targets})
@@ -280,23 +242,17 @@ class ArchitecturePredictor(torch.nn.Module):
         state, new = self.model.state_dict(), model.state_dict()
         kept = {k: v for k, v in state.items() if v.shape == wider[k].shape == new[k].shape}
         model.load_state_dict({**new, **kept})
+        encoder = copy.deepcopy(self.token_encoder)
         predictor = ArchitecturePredictor(
-            copy.deepcopy(self.token_encoder),
-            model,
-            target_names,
-            units,
-            scale,
-            space=self.space,
-            metadata=metadata,
+            encoder, model, target_names, units, scale, space=self.space, metadata=metadata
         )
         return type(self).wrap(predictor.to(self.scale).train(self.training))
 
     def check_conventions(self, graphs: Data | InMemoryDataset, which: str = "") -> None:
         r"""Raises unless graphs were converted as the graphs this predictor is made for.
 
-        Operations, operators and graph features mean something else in another space, vocabulary
-        or counting, and predictions would be wrong without a sign. Graphs that do not say how they
-        were converted pass, and any space passes for a predictor without one.
+        The same ids and features mean something else in another space, vocabulary or counting.
+        Graphs that do not say how they were converted pass; a predictor without a space takes any.
 
         Args:
             graphs (Data or InMemoryDataset): One graph, or all of a dataset.
@@ -308,20 +264,16 @@ class ArchitecturePredictor(torch.nn.Module):
         check_conventions(graphs, self.conventions, which)
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> Path:
-        r"""Writes :obj:`config.json`, :obj:`model.safetensors` and the card :obj:`README.md`.
+        r"""Writes :obj:`config.json`, :obj:`model.safetensors` and the model card to a folder.
 
         The folder is ready for Hugging Face's hub. A process that is killed while it writes leaves
         the old checkpoint or the new one.
 
         Args:
-            folder (str or os.PathLike): The folder; created if missing.
-
-        Returns:
-            pathlib.Path: The folder.
+            folder (str or os.PathLike): The folder; created if missing. It is returned as a path.
 
         Raises:
-            ValueError: If encoder, model or predictor are of classes that were not registered, or
-                configurations or metadata are not JSON values.
+            ValueError: If encoder, model or predictor are of classes that were not registered.
         """
         config = {
             "predictor": PREDICTORS.name_of(self),
@@ -335,12 +287,9 @@ class ArchitecturePredictor(torch.nn.Module):
             "space": self.space,
             "metadata": _as_json(self.metadata),
         }
-        card = model_card(
-            Path(folder).resolve().name,
-            config,
-            self.scale.tolist(),
-            sum(p.numel() for p in self.parameters()),
-        )
+        size = sum(parameter.numel() for parameter in self.parameters())
+        folder = Path(folder)
+        card = model_card(folder.resolve().name, config, self.scale.tolist(), size)
         return write_checkpoint(folder, config, self.state_dict(), card)
 
     @classmethod
@@ -355,13 +304,7 @@ class ArchitecturePredictor(torch.nn.Module):
 
         Only JSON and safetensors are read, and nothing in them is executed.
 
-        .. code-block:: python
-
-            predictor = ArchitecturePredictor.from_pretrained("nasbench201-cifar10")
-
-        :obj:`"nasbench201-cifar10"` predicts the CIFAR-10 test accuracy of NAS-Bench-201 cells. It
-        was trained by the recipe :obj:`"best"` on the labels :obj:`cifar10_estimated_acc` of 1,563
-        cells (see :class:`~narformer_pyg.datasets.NASBench201`).
+        The package holds :obj:`"nasbench201-cifar10"`, the accuracy of NAS-Bench-201 cells.
 
         Args:
             path (str or os.PathLike): A folder that :meth:`save_pretrained` wrote, a name of
@@ -376,6 +319,7 @@ class ArchitecturePredictor(torch.nn.Module):
         Raises:
             FileNotFoundError: If there is no such checkpoint.
             CheckpointError: If it is damaged, of something else, or of a later version.
+            ImportError: If :obj:`huggingface_hub` is needed but not installed.
         """
         device = resolve_device(device)
         folder = find_folder(path, revision)
@@ -402,10 +346,9 @@ class ArchitecturePredictor(torch.nn.Module):
 
     def extra_repr(self) -> str:
         """Returns targets and metadata."""
-        targets = zip(self.target_names, self.units, strict=True)
-        lines = [f"targets: {', '.join(f'{name} {unit}'.rstrip() for name, unit in targets)}"]
-        lines += [f"space: {self.space}"] if self.space else []
-        return "\n".join(lines + [f"{key}: {value}" for key, value in self.metadata.items()])
+        facts: dict[str, Any] = {"targets": ", ".join(self.target_names)}
+        facts |= {"units": ", ".join(self.units), "space": self.space or "any", **self.metadata}
+        return "\n".join(f"{key}: {value}" for key, value in facts.items())
 
 
 def _as_names(
@@ -413,11 +356,8 @@ def _as_names(
 ) -> tuple[str, ...]:
     if names is None:
         return tuple(default.format(i) for i in range(num_targets))
-    if (
-        isinstance(names, str)
-        or len(names) != num_targets
-        or not all(isinstance(name, str) for name in names)
-    ):
+    is_list = not isinstance(names, str) and all(isinstance(name, str) for name in names)
+    if not is_list or len(names) != num_targets:
         raise ValueError(
             f"Expected '{argument}' to be one text for each of the {num_targets} outputs of "
             f"'model' (got {names!r})"

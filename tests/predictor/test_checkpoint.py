@@ -15,7 +15,6 @@ from predictors import ARCH, small_predictor
 from safetensors.torch import load_file, save_file
 
 from narformer_pyg import __version__
-from narformer_pyg.datasets import FakeNAS
 from narformer_pyg.errors import CheckpointError
 from narformer_pyg.nn import CellTokenEncoder
 from narformer_pyg.nn.models import create_model
@@ -51,8 +50,9 @@ class TestRoundTrip:
             num_targets=2,
             target_names=["accuracy", "latency"],
             units=["percent", "ms"],
-            space="fake",
+            space="nasbench201",
             metadata=metadata,
+            model={"normalize": False, "undirected": False},
         )
         folder = predictor.save_pretrained(str(tmp_path / "new" / "folder"))
         assert folder == tmp_path / "new" / "folder"
@@ -60,22 +60,13 @@ class TestRoundTrip:
         loaded = load(folder)
         for name in ("target_names", "units", "space", "metadata", "conventions"):
             assert getattr(loaded, name) == getattr(predictor, name)
+        assert loaded.token_encoder.config == predictor.token_encoder.config
+        assert loaded.model.config == predictor.model.config
         assert not loaded.training
         state = loaded.state_dict()
         assert state.keys() == predictor.state_dict().keys()
         assert all(torch.equal(w, state[k]) for k, w in predictor.state_dict().items())
         assert {"scale", "calibration.knots", "calibration.slopes"} < state.keys()
-        assert torch.equal(loaded.predict(FakeNAS(5)), predictor.predict(FakeNAS(5)))
-
-    def test_arguments_of_encoder_and_model(self, tmp_path: Path) -> None:
-        encoder = CellTokenEncoder(9, 10, num_frequencies=2)
-        model = create_model(
-            "narformer_v2", 8, hidden_channels=8, num_groups=2, normalize=False, undirected=False
-        )
-        predictor = ArchitecturePredictor(encoder, model).eval()
-        loaded = load(predictor.save_pretrained(tmp_path))
-        assert loaded.token_encoder.config == encoder.config
-        assert loaded.model.config == model.config
         assert torch.equal(loaded.predict(ARCH), predictor.predict(ARCH))
 
     def test_config_is_readable(self, tmp_path: Path) -> None:
@@ -83,49 +74,32 @@ class TestRoundTrip:
         config = json.loads((tmp_path / "config.json").read_text("utf-8"))
         assert config["package_version"] == __version__
         assert config["model"]["name"] == "narformer_v2"
-        assert config["units"] == ["ms"]
         edit(tmp_path, lambda config: config.update(units=["s"]))
         assert load(tmp_path).units == ("s",)
-
-    def test_random_numbers_of_predict(self, tmp_path: Path) -> None:
-        predictor = small_predictor()
-        torch.manual_seed(0)
-        expected = torch.rand(3)
-        torch.manual_seed(0)
-        predictor.predict(ARCH)
-        assert torch.equal(torch.rand(3), expected)
 
 
 class TestModelCard:
     def test_content(self, tmp_path: Path) -> None:
         yaml = pytest.importorskip("yaml")
-        predictor = small_predictor(
-            2.5,
-            target_names=["latency|p50"],
-            units=["ms"],
-            space="nasbench201",
-            metadata={
-                "license": "mit",
-                "description": "Latency on a phone.",
-                "device": "Pixel 3: cpu\nbig cores",
-                "metrics": {"MAPE": "4 %"},
-            },
-        )
+        metadata = {
+            "license": "mit",
+            "description": "Latency on a phone.",
+            "device": "Pixel 3: cpu\nbig cores",
+            "metrics": {"MAPE": "4 %"},
+        }
+        predictor = small_predictor(2.5, target_names=["a|b"], units=["ms"], metadata=metadata)
         card = (predictor.save_pretrained(tmp_path / "phone") / "README.md").read_text("utf-8")
         _, front, text = card.split("---\n", 2)
         assert yaml.safe_load(front)["license"] == "mit"
         assert yaml.safe_load(front)["library_name"] == "narformer_pyg"
         for part in (
-            "# phone\n",
-            "Latency on a phone.",
-            r"| latency\|p50 | ms | 2.5 |",
-            "search space `nasbench201`",
+            "# phone\n\nLatency on a phone.",
+            r"| a\|b | ms | 2.5 |",
             "| device | Pixel 3: cpu big cores |",
             "| MAPE | 4 % |",
-            "from_pretrained('phone')",
+            'from_pretrained("phone")',
         ):
             assert part in text
-        assert "metadata" not in text
         assert "device: Pixel 3" in repr(predictor)
 
     @pytest.mark.parametrize("metadata", [{"x": {1, 2}}, {"x": float("nan")}, [1], "text"])
@@ -194,10 +168,7 @@ class TestRegisteredClasses:
             pass
 
         model = create_model("gcn", 128, hidden_channels=8)
-        for predictor in (
-            ArchitecturePredictor(Other(), model),
-            Mine(CellTokenEncoder(), model),
-        ):
+        for predictor in (ArchitecturePredictor(Other(), model), Mine(CellTokenEncoder(), model)):
             with pytest.raises(ValueError, match=r"to be of a registered class \(got (Other|Mine)"):
                 predictor.save_pretrained(tmp_path / "folder")
         assert list(tmp_path.iterdir()) == []
@@ -216,13 +187,12 @@ class TestDamage:
         marker = tmp_path / "executed"
         for name in FILES[1:]:
             small_predictor().save_pretrained(tmp_path)
-            for content in (pickle.dumps(TouchWhenLoaded(marker)), None):
-                if content is None:
-                    torch.save(TouchWhenLoaded(marker), tmp_path / name)
-                else:
-                    (tmp_path / name).write_bytes(content)
-                with pytest.raises(CheckpointError, match="Cannot read 'path'"):
-                    load(tmp_path)
+            (tmp_path / name).write_bytes(pickle.dumps(TouchWhenLoaded(marker)))
+            with pytest.raises(CheckpointError, match="Cannot read 'path'"):
+                load(tmp_path)
+            torch.save(TouchWhenLoaded(marker), tmp_path / name)
+            with pytest.raises(CheckpointError, match="Cannot read 'path'"):
+                load(tmp_path)
         assert not marker.exists()
 
     @pytest.mark.parametrize("name", FILES[1:])
@@ -231,7 +201,7 @@ class TestDamage:
         file = tmp_path / name
         content = file.read_bytes()
         damaged = [content[: len(content) * k // 9] for k in range(9)] + [content[:-2]]
-        damaged += [b"some text\n", b"\x80\x02", b"PK\x03\x04", os.urandom(300), b"[" * 100_000]
+        damaged += [b"some text\n", b"PK\x03\x04", os.urandom(300), b"[" * 100_000]
         damaged += [b"[1, 2]", b"{}", b'{"format": "other"}', b"NaN"]
         for content in damaged:
             file.write_bytes(content)
@@ -275,7 +245,10 @@ class TestDamage:
             ({"format_version": None}, r"format version 1 or lower \(got None"),
             ({"model": {}}, r"Cannot rebuild the predictor.*KeyError"),
             ({"model": None}, r"Cannot rebuild the predictor.*TypeError"),
-            ({"model": {"name": "foo", "config": {"in_channels": 16}}}, r"Cannot rebuild.*\(got 'foo'\)"),
+            (
+                {"model": {"name": "foo", "config": {"in_channels": 16}}},
+                r"Cannot rebuild.*\(got 'foo'\)",
+            ),
             ({"predictor": "foo"}, r"'predictor' to be among plain, averaged \(got 'foo'\)"),
             ({"target_names": [1]}, "'target_names' to be one text"),
             ({"units": "a"}, "'units' to be one text"),
@@ -291,25 +264,23 @@ class TestDamage:
             load(tmp_path)
 
     @pytest.mark.parametrize(
-        ("part", "key", "value"),
+        ("part", "key", "values"),
         [
-            ("model", "hidden_channels", 24),
-            ("model", "hidden_channels", "16"),
-            ("model", "hidden_channels", 10**8),
-            ("model", "hidden_channels", 10**30),
-            ("model", "num_blocks", 10**9),
-            ("model", "num_blocks", 1),
-            ("model", "surplus", 1),
-            ("token_encoder", "num_frequencies", 5),
-            ("token_encoder", "num_operations", 10**9),
-            ("token_encoder", "num_positions", 2**62),
+            ("model", "hidden_channels", [24, "16", 10**8, 10**30]),
+            ("model", "num_blocks", [1, 10**9]),
+            ("model", "surplus", [1]),
+            ("token_encoder", "num_frequencies", [5]),
+            ("token_encoder", "num_operations", [10**9, 2**62]),
         ],
     )
-    def test_sizes_that_do_not_fit(self, part: str, key: str, value: Any, tmp_path: Path) -> None:
-        small_predictor().save_pretrained(tmp_path)
-        edit(tmp_path, lambda config: config[part]["config"].update({key: value}))
-        with pytest.raises(CheckpointError, match="Cannot rebuild the predictor"):
-            load(tmp_path)
+    def test_sizes_that_do_not_fit(
+        self, part: str, key: str, values: list[Any], tmp_path: Path
+    ) -> None:
+        for value in values:
+            small_predictor().save_pretrained(tmp_path)
+            edit(tmp_path, lambda config, value=value: config[part]["config"].update({key: value}))
+            with pytest.raises(CheckpointError, match="Cannot rebuild the predictor"):
+                load(tmp_path)
 
     @pytest.mark.parametrize(
         ("key", "value", "message"),
@@ -317,7 +288,7 @@ class TestDamage:
             ("model.head.lin_1.weight", float("nan"), r"'model\.head\.lin_1\.weight' are not fin"),
             ("scale", -1.0, "'scale' to be a positive number"),
             ("scale", float("inf"), "'scale' are not finite"),
-            ("calibration.slopes", -1.0, "slopes of 'calibration'"),
+            ("calibration.slopes", -1.0, "'calibration' to have positive slopes"),
         ],
     )
     def test_impossible_weights(self, key: str, value: float, message: str, tmp_path: Path) -> None:
@@ -328,36 +299,31 @@ class TestDamage:
 
 
 class TestInterruptedSave:
-    def test_at_every_step(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        old, new = small_predictor(seed=0), small_predictor(seed=1, units=["ms"])
+    # weights, configuration, weights in their place, card
+    @pytest.mark.parametrize(("last", "is_new"), [(0, False), (1, False), (2, True), (3, True)])
+    def test_at_every_step(
+        self, last: int, is_new: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        old, new = small_predictor(seed=0), small_predictor(seed=1)
         assert not torch.equal(old.predict(ARCH), new.predict(ARCH))
-        replace, results = Path.replace, []
-        for last in range(5):  # weights, configuration, weights again, card
-            folder, count = tmp_path / str(last), 0
-            old.save_pretrained(folder)
+        old.save_pretrained(tmp_path)
+        replace, done = Path.replace, []
 
-            def replace_some(self: Path, target: Path, last: int = last) -> Path:
-                nonlocal count
-                count += 1
-                if count > last:
-                    raise OSError(28, "No space left on device")
-                return replace(self, target)
+        def replace_some(self: Path, target: Path) -> Path:
+            if len(done) == last:
+                raise OSError(28, "No space left on device")
+            done.append(target)
+            return replace(self, target)
 
-            with monkeypatch.context() as patch:
-                patch.setattr(Path, "replace", replace_some)
-                if last < 4:
-                    with pytest.raises(OSError, match="No space left"):
-                        new.save_pretrained(folder)
-                else:
-                    new.save_pretrained(folder)
-            loaded = load(folder)
-            expected = new if loaded.units == ("ms",) else old
-            assert torch.equal(loaded.predict(ARCH), expected.predict(ARCH))
-            results.append(expected is new)
-            new.save_pretrained(folder)
-            assert sorted(file.name for file in folder.iterdir()) == FILES
-            assert torch.equal(load(folder).predict(ARCH), new.predict(ARCH))
-        assert results == [False, False, True, True, True]
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "replace", replace_some)
+            with pytest.raises(OSError, match="No space left"):
+                new.save_pretrained(tmp_path)
+        expected = new if is_new else old
+        assert torch.equal(load(tmp_path).predict(ARCH), expected.predict(ARCH))
+        new.save_pretrained(tmp_path)
+        assert sorted(file.name for file in tmp_path.iterdir()) == FILES
+        assert torch.equal(load(tmp_path).predict(ARCH), new.predict(ARCH))
 
     def test_folder_is_a_file(self, tmp_path: Path) -> None:
         (tmp_path / "taken").write_text("text")

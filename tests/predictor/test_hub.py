@@ -49,7 +49,7 @@ def test_a_folder_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     small_predictor().save_pretrained("runs/predictor")
     ArchitecturePredictor.from_pretrained("runs/predictor")
-    with pytest.raises(ValueError, match=r"'revision'.*on the hub only \(got 'main'"):
+    with pytest.raises(FileNotFoundError, match="'path' to be a folder"):
         ArchitecturePredictor.from_pretrained("runs/predictor", revision="main")
     with pytest.raises(ImportError, match=r'pip install "narformer-pyg\[hub\]"'):
         ArchitecturePredictor.from_pretrained("someone/predictor")

@@ -13,12 +13,9 @@ from narformer_pyg.training import all_metrics
 NAME = "nasbench201-cifar10"
 
 
-def test_names() -> None:
-    assert list_pretrained() == [NAME]
-
-
 def test_predictions_are_those_of_the_model_card() -> None:
     predictor = ArchitecturePredictor.from_pretrained(NAME)
+    assert list_pretrained() == [NAME]
     assert isinstance(predictor, AveragedPredictor)
     assert not predictor.training
     assert (predictor.space, predictor.units) == ("nasbench201", ("percent",))
@@ -28,11 +25,8 @@ def test_predictions_are_those_of_the_model_card() -> None:
     assert metrics["mape"] == pytest.approx(0.789067, abs=1e-6)
     card = (PRETRAINED / NAME / "README.md").read_text("utf-8")
     assert "0.909" in card
-    assert "0.789 %" in card
-
-
-def test_small() -> None:
     assert sum(file.stat().st_size for file in PRETRAINED.rglob("*.*")) <= 2.5e6
+    assert "0.789 %" in card
 
 
 def test_a_folder_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,16 +13,11 @@ OTHER = "|none~0|+|nor_conv_1x1~0|none~1|+|skip_connect~0|nor_conv_3x3~1|skip_co
 
 
 def small_predictor(
-    scale: Any = 1.0, seed: int = 0, num_targets: int = 1, **kwargs: Any
+    scale: Any = 1.0, seed: int = 0, num_targets: int = 1, model: Any = None, **kwargs: Any
 ) -> ArchitecturePredictor:
     """A predictor of cells with random weights, in evaluation mode."""
     torch.manual_seed(seed)
     encoder = CellTokenEncoder(7, 8, num_frequencies=4)
-    model = create_model(
-        "narformer_v2",
-        encoder.out_channels,
-        hidden_channels=16,
-        num_blocks=2,
-        out_channels=num_targets,
-    )
-    return ArchitecturePredictor(encoder, model, scale=scale, **kwargs).eval()
+    sizes = {"hidden_channels": 16, "num_blocks": 2, "out_channels": num_targets}
+    network = create_model("narformer_v2", encoder.out_channels, **{**sizes, **(model or {})})
+    return ArchitecturePredictor(encoder, network, scale=scale, **kwargs).eval()
