@@ -3,9 +3,10 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 
+import networkx as nx
 import pytest
 
 import narformer_pyg
@@ -13,65 +14,85 @@ import narformer_pyg
 PACKAGE = Path(narformer_pyg.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-# What each room may import, besides itself. Those of BASE are for everybody.
+# The rooms that each room may import, besides itself. Everybody may import those of BASE.
 BASE = {"", "errors", "_files", "_checks", "_registry", "vocabulary"}
 ALLOWED = {
-    "": {"convert", "nn.models", "predictor"},  # on first use of a main name
+    "": {"convert", "predictor", "nn.models"},  # the main names, loaded at first use
     "errors": set(),
     "_files": set(),
     "_checks": set(),
     "_registry": set(),
-    "vocabulary": set(),
+    "vocabulary": BASE,
     "spaces": BASE,
     "convert": BASE | {"spaces"},
+    "nn.kernels": BASE,
+    "nn": BASE | {"nn.kernels"},
+    "nn.models": BASE | {"nn", "nn.kernels"},
     "loader": BASE,
     "datasets": BASE | {"spaces", "convert"},
     "transforms": BASE | {"spaces", "convert"},
-    "nn": BASE,
-    "nn.models": BASE | {"nn"},
-    "predictor": BASE | {"nn", "nn.models", "convert", "loader", "spaces"},
 }
-BELOW_TRAINING = set(ALLOWED)
-ALLOWED["training"] = BELOW_TRAINING
+ALLOWED["predictor"] = BASE | {"nn", "nn.models", "nn.kernels", "convert", "spaces", "loader"}
+ALLOWED["training"] = set(ALLOWED)
 ALLOWED["profiling"] = BASE | {"spaces", "convert"}
-ALLOWED["search"] = BELOW_TRAINING | {"training"}
-ALLOWED["testing"] = BELOW_TRAINING | {"training"}
-ALLOWED["cli"] = BELOW_TRAINING | {"training", "profiling", "search", "testing"}
+ALLOWED["search"] = ALLOWED["training"] | {"training"}
+ALLOWED["testing"] = BASE
+ALLOWED["cli"] = ALLOWED["training"] | {"training", "profiling", "search", "testing"}
 ALLOWED["__main__"] = ALLOWED["cli"] | {"cli"}
 
 
-def room(module: str) -> str:
-    """Returns the room of a module, by its name below the package."""
-    if module == "nn.models" or module.startswith("nn.models."):
-        return "nn.models"
-    return module.split(".")[0] if (PACKAGE / module.split(".")[0]).exists() else module
-
-
 def module_name(path: Path) -> str:
+    """Returns the name of a module below the package."""
     parts = path.relative_to(PACKAGE).with_suffix("").parts
     return ".".join(part for part in parts if part != "__init__")
 
 
-def imported_modules(path: Path) -> Iterator[tuple[int, str]]:
-    """Yields line and name below the package of every import, of those in functions too."""
+NAMES = {module_name(path) for path in MODULES}
+
+
+def room(module: str) -> str:
+    """Returns the room of a module, by its name below the package."""
+    first, _, rest = module.partition(".")
+    if first == "nn" and rest.split(".")[0] in ("kernels", "models"):
+        return f"nn.{rest.split('.')[0]}"
+    return first
+
+
+def imported_modules(path: Path, known: Set[str] = NAMES) -> Iterator[tuple[int, str]]:
+    """Yields line and name below the package of every imported module of the package.
+
+    Imports in functions and for type checkers count too, and so does :obj:`__version__`.
+    """
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         names: list[str] = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}:{node.lineno}: imports are absolute in this package"
-            # `from narformer_pyg import nn` names a module, `from narformer_pyg.nn import X` none.
-            assert node.module is not None
-            names = [node.module]
-            if node.module == "narformer_pyg":
-                names = [f"narformer_pyg.{alias.name}" for alias in node.names]
-            elif node.module == "narformer_pyg.nn":
-                names += ["narformer_pyg.nn.models" for a in node.names if a.name == "models"]
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
         for name in names:
-            if name == "narformer_pyg.__version__":
-                yield node.lineno, ""
-            elif name.split(".")[0] == "narformer_pyg":
-                yield node.lineno, name.removeprefix("narformer_pyg").lstrip(".")
+            package, _, module = name.partition(".")
+            if package != "narformer_pyg":
+                continue
+            while module not in known | {"", "__version__"}:  # something in a module
+                module = module.rpartition(".")[0]
+            yield node.lineno, module
+
+
+def circles(edges: dict[str, set[str]]) -> list[list[str]]:
+    """Returns the sets of modules that import each other, directly or through others."""
+    graph = nx.DiGraph([(module, other) for module in edges for other in edges[module]])
+    strong = [sorted(part) for part in nx.strongly_connected_components(graph) if len(part) > 1]
+    return sorted(strong) + [[module] for module in nx.nodes_with_selfloops(graph)]
+
+
+def test_there_are_no_circles() -> None:
+    # The version is set before the package's main names are looked up: importing it waits for none.
+    edges = {
+        module_name(path): {name for _, name in imported_modules(path)} - {"__version__"}
+        for path in MODULES
+    }
+    assert circles(edges) == []
 
 
 @pytest.mark.parametrize("path", MODULES, ids=module_name)
@@ -79,7 +100,7 @@ def test_imports_run_one_way(path: Path) -> None:
     here = room(module_name(path))
     assert here in ALLOWED, f"say in this test what {here!r} may import"
     for line, name in imported_modules(path):
-        there = room(name)
+        there = "" if name == "__version__" else room(name)
         assert there == here or there in ALLOWED[here], f"{path}:{line} imports {name}"
 
 
@@ -88,12 +109,25 @@ def test_the_check_sees_imports(tmp_path: Path) -> None:
     path.write_text(
         "import narformer_pyg.training.report\n"
         "def f():\n"
-        "    from narformer_pyg import nn, __version__\n"
-        "    from narformer_pyg.nn.models.registry import create_model\n",
+        "    from narformer_pyg import nn, __version__, to_data\n"
+        "    from narformer_pyg.nn.models.registry import create_model\n"
+        "    from narformer_pyg.nn import models, CellTokenEncoder\n",
         "utf-8",
     )
-    found = [(line, room(name)) for line, name in imported_modules(path)]
-    assert found == [(1, "training"), (3, "nn"), (3, ""), (4, "nn.models")]
+    known = {"", "training", "training.report", "nn", "nn.models", "nn.models.registry"}
+    assert list(imported_modules(path, known)) == [
+        (1, "training.report"), (3, "nn"), (3, "__version__"), (3, ""),
+        (4, "nn.models.registry"), (5, "nn.models"), (5, "nn"),
+    ]  # fmt: skip
+    assert room("nn.models.registry") == "nn.models"
+    assert room("nn.kernels") == "nn.kernels"
+    assert room("nn.conv.message_passing") == "nn"
+
+
+def test_the_check_sees_circles() -> None:
+    assert circles({"a": {"b", "d"}, "b": {"c"}, "c": set(), "d": {"c"}}) == []
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a", "d"}, "d": set()}) == [["a", "b", "c"]]
+    assert circles({"a": {"a", "b"}}) == [["a"]]
 
 
 def is_command(path: Path) -> bool:
@@ -118,7 +152,7 @@ def run_python(script: str) -> str:
 def test_light_rooms_do_not_load_lightning_or_matplotlib() -> None:
     script = (
         "import sys\n"
-        "import narformer_pyg.predictor, narformer_pyg.nn.models, narformer_pyg.spaces\n"
+        "import narformer_pyg.nn, narformer_pyg.nn.models, narformer_pyg.spaces\n"
         "import narformer_pyg.convert, narformer_pyg.datasets, narformer_pyg.loader\n"
         "import narformer_pyg.transforms\n"
         "assert len(narformer_pyg.datasets.NASBench201()) == 15625\n"
@@ -126,6 +160,31 @@ def test_light_rooms_do_not_load_lightning_or_matplotlib() -> None:
         "print(sorted(heavy & set(sys.modules)))\n"
     )
     assert run_python(script) == "[]"
+
+
+def test_cells_load_no_graph_formats() -> None:
+    script = (
+        "import sys\n"
+        "import narformer_pyg.spaces, narformer_pyg.nn, narformer_pyg.loader\n"
+        "import narformer_pyg.transforms, narformer_pyg.datasets\n"
+        "from narformer_pyg.convert import from_darts, to_data\n"
+        "to_data('|none~0|+|none~0|none~1|+|none~0|none~1|none~2|')\n"
+        "heavy = {'onnx', 'onnxruntime', 'networkx', 'scipy', 'google.protobuf'}\n"
+        "print(sorted(heavy & set(sys.modules)))\n"
+    )
+    assert run_python(script) == "[]"
+
+
+def test_converters_are_loaded_at_first_use() -> None:
+    script = (
+        "import sys\n"
+        "from narformer_pyg import convert\n"
+        "assert 'onnx' not in sys.modules and set(convert.__all__) <= set(dir(convert))\n"
+        "print(*(callable(getattr(convert, name)) for name in convert.__all__))\n"
+        "print('onnx' in sys.modules, hasattr(convert, 'from_nothing'))\n"
+    )
+    assert set(run_python(script).splitlines()[0].split()) == {"True"}
+    assert run_python(script).splitlines()[1] == "True False"
 
 
 def test_plots_alone_load_matplotlib() -> None:

@@ -40,29 +40,13 @@ class CellDataset(InMemoryDataset):
         """Returns the graphs of all cells behind one another, and where each begins."""
 
     def copy(self, idx: Any = None) -> Any:
-        r"""Returns a copy of all graphs, or of some of them.
-
-        Args:
-            idx (slice, list, tuple, Tensor or numpy.ndarray, optional): The graphs to copy.
-                (default: :obj:`None`)
-        """
+        """Returns a copy of all graphs, or of those that an index selects."""
         out = super().copy(idx)
         out._cell_ids = (self if idx is None else self.index_select(idx))._selected_cells()
         return out
 
     def labels(self, name: str) -> Tensor:
-        r"""Returns one label of every graph, selected as a target or not.
-
-        Args:
-            name (str): The name of the label, one of :attr:`targets`.
-
-        Returns:
-            Tensor: float32, :obj:`[len(dataset)]`, in the unit that :attr:`targets` says; NaN
-            where there is no measurement.
-
-        Raises:
-            ValueError: If the name is unknown.
-        """
+        """Returns one label of every graph, any of :attr:`targets`: float32, NaN where missing."""
         (name,) = select_targets([name], self.targets, argument="name")
         return self._label_column(name)[self._selected_cells()]
 

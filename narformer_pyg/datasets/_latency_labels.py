@@ -45,7 +45,7 @@ class LatencyRow:
 
     @property
     def model(self) -> tuple[str, int | None, tuple[tuple[str, tuple[int, ...]], ...]]:
-        """What was measured: equal for two measurements of the same model."""
+        """The measured model: equal for two measurements of the same one."""
         return self.file, self.batch_size, self.input_shapes
 
 
@@ -59,13 +59,13 @@ def read_latency_table(
             and optionally :obj:`family`, :obj:`input_shapes`, :obj:`platform` and :obj:`stage`, as
             ``narformer profile`` writes it; or a file :obj:`*.txt` of NNLQP, whose lines are
             ``id file batch latency family platform [stage]``.
-        platform (str or int, optional): The platform to keep; needed if there are several.
+        platform (str or int, optional): The platform to keep; required if there are several.
             (default: :obj:`None`)
 
     Raises:
         OSError: If the file cannot be read.
-        ValueError: If the table lacks a column, is empty, holds a value that is none, a latency
-            that is not positive, several platforms, or a model twice.
+        ValueError: If the table lacks a column, is empty, holds a wrong value, several platforms,
+            or a model twice.
     """
     path = Path(path)
     try:
@@ -97,16 +97,13 @@ def read_latency_table(
         if first is not row:
             raise ValueError(
                 f"Expected 'labels' to name each model once (got {row.file!r} in {first.where} and "
-                f"in {row.where}); it would be trained and tested on"
+                f"in {row.where}); it could be in training and test set"
             )
     return rows
 
 
 def digest(rows: list[LatencyRow], models: Path) -> str:
-    """Returns a hash of labels and models, by which a cache knows them.
-
-    Of large files, which hold weights, it takes the size and the time of the last change.
-    """
+    """Returns a hash of labels and models, of large files by size and time of the last change."""
     out = hashlib.sha256(b"" if models.is_dir() else models.read_bytes())
     files: dict[str, str] = {}
     for row in rows:

@@ -1,4 +1,4 @@
-"""The labels of NAS-Bench-101: read from the official records, kept in a small file."""
+"""The labels of NAS-Bench-101, read from the official records and kept in a small file."""
 
 from __future__ import annotations
 
@@ -18,13 +18,12 @@ import numpy as np
 from narformer_pyg._files import atomic_write
 from narformer_pyg.datasets._tfrecord import read_tfrecord
 from narformer_pyg.datasets.target import Target
-from narformer_pyg.spaces.nasbench101 import DIGITS, NASBench101Cell
+from narformer_pyg.spaces.nasbench101 import DIGITS, NUM_CELLS, NASBench101Cell
 
 #: The numbers of epochs that networks were trained for.
 EPOCHS = (4, 12, 36, 108)
 _CODES = ("vertices", "edge_bits", "op_code")
 _FORMAT_VERSION = 1
-_BATCH = 1 << 16  # records that are summed up at once
 
 
 def _known_targets() -> dict[str, Target]:
@@ -102,17 +101,11 @@ class CellTable:
 
 
 def read_official_file(path: str | os.PathLike[str], progress: bool = True) -> CellTable:
-    r"""Reads cells and mean labels from a file of the benchmark, which is streamed.
+    r"""Streams cells and mean labels from a file of the benchmark.
 
     A record is a JSON list of the cell's hash, the number of epochs, the adjacency matrix as
     zeros and ones, the operations joined by commas, and the measurements of one run: a protobuf
-    message in base64. The cells come out in ascending order of their hashes.
-
-    Args:
-        path (str or os.PathLike): :obj:`nasbench_only108.tfrecord` or
-            :obj:`nasbench_full.tfrecord`.
-        progress (bool, optional): Whether to show a progress bar if there is a terminal.
-            (default: :obj:`True`)
+    message in base64. The cells are returned in ascending order of their hashes.
 
     Raises:
         OSError: If the file cannot be read.
@@ -122,7 +115,9 @@ def read_official_file(path: str | os.PathLike[str], progress: bool = True) -> C
 
     rows: dict[str, int] = {}
     codes: list[tuple[int, int, int]] = []
-    means = _RunningMeans()
+    # Sums and numbers of runs of each cell and number of epochs; the runs are not kept.
+    sums = np.zeros((NUM_CELLS * len(EPOCHS), 4))
+    counts = np.zeros(len(sums))
     metrics_class = _metrics_class()
     for number, payload in enumerate(read_tfrecord(path, progress)):
         try:
@@ -141,20 +136,17 @@ def read_official_file(path: str | os.PathLike[str], progress: bool = True) -> C
                 f"is not that of NAS-Bench-101 ({type(error).__name__}: {error}). Name "
                 "'nasbench_only108.tfrecord' or 'nasbench_full.tfrecord' as published"
             ) from error
-        means.add(
-            row * len(EPOCHS) + budget,
-            (
-                100 * final.train_accuracy,
-                100 * final.validation_accuracy,
-                100 * final.test_accuracy,
-                final.training_time,
-            ),
-        )
+        accuracies = (final.train_accuracy, final.validation_accuracy, final.test_accuracy)
+        sums[row * len(EPOCHS) + budget] += (*(100 * a for a in accuracies), final.training_time)
+        counts[row * len(EPOCHS) + budget] += 1
     if not rows:
         raise ValueError(f"Expected {os.fspath(path)!r} to hold at least one record (got none)")
 
     order = [rows[module_hash] for module_hash in sorted(rows)]
-    values = means.compute(len(rows) * len(EPOCHS)).reshape(len(rows), len(TARGETS))[order]
+    num_slots = len(rows) * len(EPOCHS)
+    with np.errstate(invalid="ignore"):  # NaN where there was no run
+        means = (sums[:num_slots] / counts[:num_slots, None]).astype(np.float32)
+    values = means.reshape(len(rows), len(TARGETS))[order]
     columns = {
         name: np.ascontiguousarray(values[:, i])
         for i, name in enumerate(TARGETS)
@@ -164,45 +156,6 @@ def read_official_file(path: str | os.PathLike[str], progress: bool = True) -> C
     return CellTable(
         vertices.astype(np.uint8), edge_bits.astype(np.uint32), op_code.astype(np.uint8), columns
     )
-
-
-class _RunningMeans:
-    """Means of the runs of each cell and number of epochs, without keeping the runs."""
-
-    def __init__(self) -> None:
-        self._sums = np.zeros((0, 4))
-        self._counts = np.zeros(0)
-        self._slots: list[int] = []
-        self._values: list[tuple[float, ...]] = []
-
-    def add(self, slot: int, values: tuple[float, ...]) -> None:
-        self._slots.append(slot)
-        self._values.append(values)
-        if len(self._slots) == _BATCH:
-            self._flush()
-
-    def compute(self, num_slots: int) -> np.ndarray:
-        """Returns the means: float32, :obj:`[num_slots, 4]`, NaN where there was no run."""
-        if self._slots:
-            self._flush()
-        self._reserve(num_slots)
-        with np.errstate(invalid="ignore"):
-            means = self._sums[:num_slots] / self._counts[:num_slots, None]
-        return means.astype(np.float32)
-
-    def _flush(self) -> None:
-        self._reserve(max(self._slots) + 1)
-        slots = np.array(self._slots)
-        np.add.at(self._sums, slots, np.array(self._values))
-        np.add.at(self._counts, slots, 1)
-        self._slots, self._values = [], []
-
-    def _reserve(self, num_slots: int) -> None:
-        missing = num_slots - len(self._counts)
-        if missing > 0:
-            missing = max(missing, len(self._counts))  # doubled, so that copies stay rare
-            self._sums = np.concatenate([self._sums, np.zeros((missing, 4))])
-            self._counts = np.concatenate([self._counts, np.zeros(missing)])
 
 
 def _cell_code(adjacency: str, operations: str) -> tuple[int, int, int]:
@@ -221,7 +174,7 @@ def _cell_code(adjacency: str, operations: str) -> tuple[int, int, int]:
 
 @functools.cache
 def _graph_code(adjacency: str) -> tuple[int, int]:
-    """Returns vertices and edges; there are some thousand different ones in the whole space."""
+    """Returns vertices and edges; the whole space has some thousand different graphs."""
     size = round(len(adjacency) ** 0.5)
     matrix = [[int(c) for c in adjacency[i * size : (i + 1) * size]] for i in range(size)]
     if size * size != len(adjacency) or size < 2:
@@ -266,7 +219,7 @@ def _metrics_class() -> Any:
 def as_table(
     vertices: Any, edge_bits: Any, op_code: Any, labels: Mapping[str, Any] | None
 ) -> CellTable:
-    """Returns the table of arrays that a user hands over; codes are checked when unpacked."""
+    """Returns the table of a user's arrays; unpacking checks the codes."""
     columns = {}
     for name, values in (labels or {}).items():
         if name not in TARGETS:

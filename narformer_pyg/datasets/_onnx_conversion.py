@@ -1,4 +1,4 @@
-"""Converts many ONNX models in several processes, whatever is wrong with some of them."""
+"""Conversion of many ONNX models in several processes, in spite of failures."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def convert_models(
     num_workers: int | None = None,
     progress: bool = True,
 ) -> tuple[dict[int, Data], dict[int, str]]:
-    r"""Converts models to graphs; one that fails is left out and named, never the end of all.
+    """Converts models to graphs, and goes on after a failure.
 
     Args:
         rows (sequence of LatencyRow): The models.
@@ -46,7 +46,7 @@ def convert_models(
         progress (bool, optional): Whether to show a progress bar. (default: :obj:`True`)
 
     Returns:
-        tuple: Row to graph, and row to reason for those that failed.
+        tuple: The graphs, and the reasons of the failures, by row.
     """
     tasks: list[Task] = [
         (str(folder / row.file), row.batch_size, dict(row.input_shapes) or None, vocabulary,

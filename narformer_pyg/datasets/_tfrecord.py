@@ -25,19 +25,12 @@ _HEADER = struct.Struct("<Q")
 def read_tfrecord(
     path: str | os.PathLike[str], progress: bool = True, max_length: int = _MAX_LENGTH
 ) -> Iterator[bytes]:
-    r"""Yields the payloads of a file, which is read in pieces of four megabytes.
-
-    Args:
-        path (str or os.PathLike): The file.
-        progress (bool, optional): Whether to show a progress bar if there is a terminal.
-            (default: :obj:`True`)
-        max_length (int, optional): The largest payload in bytes that is believed.
-            (default: :obj:`16384`)
+    """Yields the payloads of a file, read in pieces of four megabytes.
 
     Raises:
         OSError: If the file cannot be read.
-        ValueError: If the file is truncated or damaged; the message says at which record, the
-            first being 0.
+        ValueError: If the file is truncated, damaged or has a payload of more than
+            :obj:`max_length` bytes; the message names the record, counted from 0.
     """
     number = 0  # of the first record in the buffer
     offset = 0  # of the buffer in the file
@@ -82,13 +75,9 @@ def read_tfrecord(
 def masked_crc32c(buffer: bytes, starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     r"""Returns the masked CRC-32C of many parts of a buffer at once: uint32, :obj:`[num_parts]`.
 
-    A CRC is linear: it is the exclusive or of what each byte contributes by its value and its
-    distance from the end, which is looked up in a table.
-
-    Args:
-        buffer (bytes): The buffer.
-        starts (numpy.ndarray): Where each part begins: int64, :obj:`[num_parts]`.
-        sizes (numpy.ndarray): The number of its bytes: int64, :obj:`[num_parts]`.
+    A CRC is linear: it is the exclusive or of one term for each byte, which a table gives by the
+    byte's value and its distance from the end. The arguments say where each part begins and how
+    many bytes it has, int64.
     """
     crc = np.zeros(len(sizes), dtype=np.uint32)
     filled = np.flatnonzero(sizes)
@@ -108,11 +97,7 @@ def masked_crc32c(buffer: bytes, starts: np.ndarray, sizes: np.ndarray) -> np.nd
 
 @functools.lru_cache(maxsize=2)
 def _tables(size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns what a byte contributes at a distance from the end, and what the initial value does.
-
-    Returns:
-        uint32, :obj:`[size * 256]`, and uint32, :obj:`[size]`, by the number of bytes.
-    """
+    """Returns the terms of a byte by its distance from the end, and those of the initial value."""
     step = np.arange(256, dtype=np.uint32)
     for _ in range(8):
         step = np.where(step & 1, step >> 1 ^ np.uint32(_POLYNOMIAL), step >> 1)
@@ -126,7 +111,7 @@ def _tables(size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _frame(buffer: bytes, max_length: int) -> tuple[list[int], int]:
-    """Returns where the complete records begin, if the lengths are right, and the end of all."""
+    """Returns the beginnings of complete records, if the lengths are right, and their end."""
     starts: list[int] = []
     position, end = 0, len(buffer)
     while position + 12 <= end:

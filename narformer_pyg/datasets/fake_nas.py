@@ -1,4 +1,4 @@
-"""Random architectures with labels that can be learnt, for tests and first steps."""
+"""Random architectures with learnable labels, for tests and first steps."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 from torch_geometric.data import Data, InMemoryDataset
+
+from narformer_pyg._checks import check_integer, check_seed
 
 _EDGE_PROBABILITY = 0.4
 
@@ -22,9 +24,9 @@ class FakeNAS(InMemoryDataset):
         2 \left( \frac{\ell}{n + 1} - \frac{1}{2} \right) \right) \in (0, 1)
 
     for a cell with :math:`n` operations :math:`o_i \in \{1, \ldots, K\}` and a longest path of
-    :math:`\ell` edges, with :math:`v_t(o) = ((o - 1 + t) \bmod K + \frac{1}{2}) / K`. It takes
-    both the operations and the edges to predict it, and isomorphic cells have the same labels. A
-    cell without operations counts as one whose operations are worth :math:`\frac{1}{2}`.
+    :math:`\ell` edges, with :math:`v_t(o) = ((o - 1 + t) \bmod K + \frac{1}{2}) / K`. It depends on
+    both operations and edges, and isomorphic cells have the same labels. Without operations, the
+    mean is :math:`\frac{1}{2}`.
 
     Each graph holds :obj:`op` (long, :obj:`[num_nodes]`: input 0, operations 1 to :math:`K`,
     output :math:`K + 1`), :obj:`position` (long, :obj:`[num_nodes]`, the topological index),
@@ -33,8 +35,8 @@ class FakeNAS(InMemoryDataset):
 
     Args:
         num_graphs (int, optional): The number of cells. (default: :obj:`100`)
-        num_nodes (int or tuple of int, optional): The number of nodes, input and output included,
-            or the range it is drawn from, both ends included. (default: :obj:`(5, 8)`)
+        num_nodes (int or tuple of int, optional): The number of nodes, or a range to draw it from;
+            input, output and both ends of the range are included. (default: :obj:`(5, 8)`)
         num_operations (int, optional): The number of operations :math:`K`.
             (default: :obj:`5`)
         num_targets (int, optional): The number of labels. (default: :obj:`1`)
@@ -44,8 +46,7 @@ class FakeNAS(InMemoryDataset):
             (default: :obj:`None`)
 
     Raises:
-        TypeError: If a number is not an integer.
-        ValueError: If a number is out of range.
+        ValueError: If a number is not an integer or out of range.
     """
 
     def __init__(
@@ -57,10 +58,10 @@ class FakeNAS(InMemoryDataset):
         seed: int = 0,
         transform: Callable[[Data], Data] | None = None,
     ) -> None:
-        _check_integer("num_graphs", num_graphs, 1)
-        _check_integer("num_operations", num_operations, 1)
-        _check_integer("num_targets", num_targets, 1)
-        _check_integer("seed", seed, 0)
+        check_integer("num_graphs", num_graphs)
+        check_integer("num_operations", num_operations)
+        check_integer("num_targets", num_targets)
+        check_seed(seed)
         low, high = _check_range(num_nodes)
         super().__init__(None, transform)
         self.num_operations = num_operations
@@ -115,26 +116,11 @@ def _labels(operations: np.ndarray, path: int, num_operations: int, num_targets:
     return 1 / (1 + np.exp(-logit))
 
 
-def _check_integer(name: str, value: int, minimum: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(
-            f"Expected '{name}' to be an integer (got {type(value).__name__}: {value!r})"
-        )
-    if value < minimum:
-        raise ValueError(f"Expected '{name}' to be at least {minimum} (got {value})")
-
-
 def _check_range(num_nodes: int | Sequence[int]) -> tuple[int, int]:
-    if isinstance(num_nodes, (tuple, list)):
-        if len(num_nodes) != 2:
-            raise ValueError(
-                f"Expected 'num_nodes' to be a number or a range of two (got {num_nodes!r})"
-            )
-        low, high = num_nodes
-    else:
-        low = high = num_nodes
-    for value in (low, high):
-        _check_integer("num_nodes", value, 2)
-    if low > high:
-        raise ValueError(f"Expected 'num_nodes' to be an ascending range (got {num_nodes!r})")
+    ends = num_nodes if isinstance(num_nodes, (tuple, list)) else (num_nodes, num_nodes)
+    low, high = (check_integer("num_nodes", ends[i], least=2) for i in (0, -1))
+    if len(ends) != 2 or low > high:
+        raise ValueError(
+            f"Expected 'num_nodes' to be a number or an ascending range of two (got {num_nodes!r})"
+        )
     return low, high

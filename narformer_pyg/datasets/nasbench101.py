@@ -46,11 +46,11 @@ FILES = {
 class NASBench101(CellDataset):
     r"""The 423,624 cells of `NAS-Bench-101 <https://arxiv.org/abs/1902.09635>`_ with labels.
 
-    The labels are read from one of the benchmark's own files, without TensorFlow:
+    The labels come from one of the benchmark's own files, without TensorFlow:
     :obj:`nasbench_only108.tfrecord` (499 MB, networks trained for 108 epochs) or
     :obj:`nasbench_full.tfrecord` (1.95 GB, for 4, 12, 36 and 108 epochs). Put it into
-    :obj:`root/raw`, or name it with :obj:`file`. It is read once; :obj:`root/processed` keeps the
-    labels in a file of some ten megabytes, after which the large one may be deleted.
+    :obj:`root/raw`, or name it with :obj:`file`. Once read, :obj:`root/processed` keeps the labels
+    in a file of some ten megabytes, and the large file may be deleted.
 
     .. code-block:: python
 
@@ -64,8 +64,7 @@ class NASBench101(CellDataset):
     :meth:`NASBench101Cell.to_data` describes them, and :obj:`y` (float32,
     :obj:`[1, num_targets]`). Accuracies are in percent and times in seconds, means of the
     benchmark's three runs; see :attr:`targets`. The graphs are in ascending order of the
-    benchmark's hashes, so that a split is the same for both files. What a file does not measure of
-    a cell is NaN.
+    benchmark's hashes, so a split is the same for both files. Missing measurements are NaN.
 
     Args:
         root (str or os.PathLike): A folder for the official file and the processed labels.
@@ -121,8 +120,8 @@ class NASBench101(CellDataset):
     ) -> NASBench101:
         r"""Makes a dataset of any cells, in memory and without a loop over them.
 
-        The whole space takes some seconds and half a gigabyte at most, and without labels the
-        result is what a trained predictor is asked about:
+        The whole space takes some seconds and half a gigabyte at most. Without labels, the dataset
+        is for predictions:
 
         .. code-block:: python
 
@@ -142,7 +141,7 @@ class NASBench101(CellDataset):
                 (default: :obj:`None`)
 
         Raises:
-            TypeError: If codes are not integers, or :obj:`target` not a name or several.
+            TypeError: If codes are not integers, or :obj:`target` is not a name or several.
             ValueError: If a row is not a cell, or a label is unknown or of another length.
         """
         table = as_table(vertices, edge_bits, op_code, labels)
@@ -157,15 +156,7 @@ class NASBench101(CellDataset):
         return len(NODE_TYPES)
 
     def cell(self, i: int) -> NASBench101Cell:
-        r"""Returns the cell that graph :obj:`i` shows.
-
-        Args:
-            i (int): A position in this dataset, :obj:`0` to :obj:`len(dataset) - 1`.
-
-        Raises:
-            TypeError: If :obj:`i` is not an integer.
-            ValueError: If :obj:`i` is out of range.
-        """
+        """Returns the cell of graph :obj:`i`, :obj:`0` to :obj:`len(dataset) - 1`."""
         row = self._cell_id(i)
         table = self._table
         return NASBench101Cell.from_code(
@@ -200,16 +191,7 @@ class NASBench101(CellDataset):
 
 
 def collated_graphs(vertices: Any, edge_bits: Any, op_code: Any) -> tuple[Data, dict[str, Tensor]]:
-    """Builds the storage of an in-memory dataset without a loop over graphs.
-
-    Args:
-        vertices: As :func:`~narformer_pyg.spaces.nasbench101.unpack_codes` takes it.
-        edge_bits: The same.
-        op_code: The same.
-
-    Returns:
-        The graphs behind one another and where each begins, as PyG's collate returns them.
-    """
+    """Returns the graphs of codes as PyG's collate does, but without a loop over graphs."""
     cells = unpack_codes(vertices, edge_bits, op_code)
     # By graph, then by target, then by source: row-major order of the transposed matrices.
     graph, target, source = np.nonzero(cells.adjacency.transpose(0, 2, 1))

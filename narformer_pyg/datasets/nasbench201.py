@@ -33,7 +33,7 @@ from narformer_pyg.spaces.nasbench201 import (
 log = logging.getLogger(__name__)
 
 
-#: The one label that is not measured but computed from two that are.
+#: The one label that is not measured but computed from two measured ones.
 ESTIMATE = Target(
     "cifar10_estimated_acc",
     "percent",
@@ -103,18 +103,18 @@ class NASBench201(CellDataset):
     and :obj:`y` (float32, :obj:`[1, num_targets]`). Accuracies are in percent, losses are
     cross-entropies in nats, times are in seconds and latencies in milliseconds; see
     :attr:`targets`. Labels of networks trained for 200 epochs are means over the benchmark's
-    seeds. Missing labels are NaN: those are 202 values of :obj:`latency_pixel3`, published as less
-    than 0.1 ms, all of cells in which :obj:`none` cuts every path from input to output.
+    seeds. Missing labels are NaN: 202 values of :obj:`latency_pixel3`, published as less than
+    0.1 ms, all of cells in which :obj:`none` cuts every path from input to output.
 
-    :obj:`cifar10_estimated_acc` is not measured: it is what
-    :func:`~narformer_pyg.datasets.extrapolate_accuracy` makes of the training and validation
-    accuracy of the networks trained on half of CIFAR-10's training set, for twice as much data. Its
-    order of the cells is closer to that of :obj:`cifar10_test_acc` than the order by validation
-    accuracy is, and no test label is in it.
+    :obj:`cifar10_estimated_acc` is an estimate of
+    :func:`~narformer_pyg.datasets.extrapolate_accuracy`, which extrapolates training and validation
+    accuracy of the networks trained on half of CIFAR-10's training set to twice as much data. It
+    ranks the cells more like :obj:`cifar10_test_acc` than the validation accuracy does, without any
+    test label.
 
     Args:
-        root (str or os.PathLike, optional): A folder in which the processed graphs are kept. It
-            pays off with a costly :obj:`pre_transform` only. (default: :obj:`None`)
+        root (str or os.PathLike, optional): A folder for the processed graphs, worth it with a
+            costly :obj:`pre_transform` only. (default: :obj:`None`)
         target (str or sequence of str, optional): The label or labels that become the columns of
             :obj:`y`, or :obj:`"all"`. (default: :obj:`"cifar10valid_valid_acc"`)
         transform, pre_transform, pre_filter (callable, optional): As in
@@ -191,15 +191,7 @@ class NASBench201(CellDataset):
         log.info("Wrote %d graphs to %s", len(cell_ids), self.processed_paths[0])
 
     def cell(self, i: int) -> NASBench201Cell:
-        r"""Returns the cell that graph :obj:`i` shows.
-
-        Args:
-            i (int): A position in this dataset, :obj:`0` to :obj:`len(dataset) - 1`.
-
-        Raises:
-            TypeError: If :obj:`i` is not an integer.
-            ValueError: If :obj:`i` is out of range.
-        """
+        """Returns the cell of graph :obj:`i`, :obj:`0` to :obj:`len(dataset) - 1`."""
         return NASBench201Cell.from_index(self._cell_id(i))
 
     def _label_column(self, name: str) -> Tensor:

@@ -69,14 +69,13 @@ class ONNXLatency(InMemoryDataset):
         dataset = ONNXLatency("cache", "unseen_structure", vocabulary="nnlqp", counting="nnlqp")
 
     Each graph is that of :func:`~narformer_pyg.convert.from_onnx` and :obj:`y` (float32,
-    :obj:`[1, 1]`). Graphs are in the order of the table. Models that cannot be converted are left
-    out, and :attr:`failures` says why; predictors refuse graphs of another vocabulary or counting
-    than they were trained on.
+    :obj:`[1, 1]`). Graphs are in the order of the table. The dataset leaves out models that cannot
+    be converted, and :attr:`failures` says why; predictors refuse graphs of another vocabulary or
+    counting than their own.
 
     Args:
-        root (str or os.PathLike, optional): A folder in which the processed graphs are kept, for
-            each vocabulary, counting, table of labels and version of this package; :obj:`None`
-            keeps nothing. (default: :obj:`None`)
+        root (str or os.PathLike, optional): A folder for the processed graphs of each vocabulary,
+            counting, table of labels and version of this package. (default: :obj:`None`)
         models (str or os.PathLike, optional): The folder of the models, or a tar archive of one.
             By default those of the package. (default: :obj:`None`)
         labels (str or os.PathLike, optional): A CSV file with the columns :obj:`file` (relative to
@@ -107,8 +106,7 @@ class ONNXLatency(InMemoryDataset):
 
     targets: ClassVar[dict[str, Target]] = {_LATENCY.name: _LATENCY}
     target_names = (_LATENCY.name,)
-    #: File, and input shapes or batch size where the table has them, to the reason why it is left
-    #: out.
+    #: Why models are left out, by file, and input shapes or batch size where the table has them.
     failures: dict[str, str]
 
     def __init__(
@@ -195,7 +193,7 @@ class ONNXLatency(InMemoryDataset):
 
     @property
     def fingerprint(self) -> str:
-        """A text that differs if models, labels, vocabulary, counting or the converter do."""
+        """A text that changes with models, labels, vocabulary, counting and converter."""
         from narformer_pyg.convert.onnx_model.convert import CONVERTER_REVISION  # loads onnx
 
         # With ONNX Runtime installed, the converter can find more shapes.
@@ -219,14 +217,7 @@ class ONNXLatency(InMemoryDataset):
         return [self._table[i].family for i in self._selected()]
 
     def labels(self, name: str = "latency_ms") -> Tensor:
-        r"""Returns the latencies in milliseconds: float32, :obj:`[len(dataset)]`.
-
-        Args:
-            name (str, optional): The only label there is. (default: :obj:`"latency_ms"`)
-
-        Raises:
-            ValueError: If it is another one.
-        """
+        """Returns the latencies in milliseconds, the only label: float32, :obj:`[len(dataset)]`."""
         if name not in self.targets:
             raise ValueError(f"Expected 'name' to be 'latency_ms' (got {name!r})")
         return torch.tensor([self._table[i].latency_ms for i in self._selected()])
@@ -236,8 +227,8 @@ class ONNXLatency(InMemoryDataset):
     ) -> Split:
         r"""Draws training, validation and test graphs from every family.
 
-        A file that was measured more than once, for instance with several batch sizes, is in one of
-        the three with all of its graphs.
+        All graphs of a file that was measured more than once, for instance with several batch
+        sizes, are in the same set.
 
         Args:
             test_share (float, optional): The share of each family to test on.
@@ -305,12 +296,7 @@ class ONNXLatency(InMemoryDataset):
         log.info("Wrote %d graphs to %s", len(content["rows"]), self.processed_paths[0])
 
     def copy(self, idx: Any = None) -> ONNXLatency:
-        r"""Returns a copy of all graphs, or of some of them.
-
-        Args:
-            idx (slice, list, tuple, Tensor or numpy.ndarray, optional): The graphs to copy.
-                (default: :obj:`None`)
-        """
+        """Returns a copy of all graphs, or of those that an index selects."""
         out = super().copy(idx)
         out._rows = (self if idx is None else self.index_select(idx))._selected()
         return out

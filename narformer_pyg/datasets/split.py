@@ -70,21 +70,14 @@ class Split:
         return torch.cat([self.train, self.val, self.test]).sort().values
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        r"""Writes the split as JSON; the file is complete or absent.
-
-        Args:
-            path (str or os.PathLike): The file to write.
-        """
+        """Writes the split as JSON; the file is complete or absent."""
         content = {name: getattr(self, name).tolist() for name in _PARTS}
         with atomic_write(path) as temporary:
             temporary.write_text(json.dumps({"seed": self.seed, **content}) + "\n", "utf-8")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Split:
-        r"""Reads what :meth:`save` wrote.
-
-        Args:
-            path (str or os.PathLike): The file to read.
+        """Reads what :meth:`save` wrote.
 
         Raises:
             OSError: If the file cannot be read.
@@ -121,10 +114,7 @@ def draw_split(candidates: Tensor, train_size: int, val_size: int, seed: int) ->
         candidates (Tensor): The positions to draw from: long, in ascending order.
         train_size (int): The number of training graphs, at least 1.
         val_size (int): The number of validation graphs, at least 0.
-        seed (int): The seed of :func:`numpy.random.default_rng`, at least 0.
-
-    Raises:
-        ValueError: If a number is not an integer or out of range.
+        seed (int): The seed of :func:`numpy.random.default_rng`.
     """
     check_integer("train_size", train_size)
     check_integer("val_size", val_size, least=0)
@@ -163,7 +153,7 @@ def draw_in_groups(
     one in training and, where :obj:`test_share` is positive, one in test; a single unit trains.
 
     Args:
-        groups (dict): Group to the positions of its graphs: long, in ascending order.
+        groups (dict): The positions of each group's graphs: long, in ascending order.
         test_share (float): The share of each group that is tested on, in :obj:`[0, 1)`.
         val_share (float): The share of each group that validates, in :obj:`[0, 1)`.
         seed (int): The seed of :func:`numpy.random.default_rng`, at least 0.

@@ -1,4 +1,4 @@
-"""What a label measures, and in which unit."""
+"""Labels of benchmarks: kind, unit and description."""
 
 from __future__ import annotations
 

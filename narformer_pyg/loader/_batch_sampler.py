@@ -21,9 +21,9 @@ def check_flag(name: str, value: Any) -> bool:
 class ResumableBatchSampler:
     r"""Cuts the ids :obj:`0, ..., num_graphs - 1` into batches, in order or shuffled.
 
-    The random numbers come from a private generator, and :meth:`state_dict` holds its state at the
-    start of the running epoch together with the number of batches handed out since: loaded into a
-    sampler of the same arguments, the next iteration goes on with the very batch that was next.
+    The random numbers come from a private generator. :meth:`state_dict` holds its state at the
+    start of the running epoch and the number of batches since; a sampler with the same arguments
+    that loads it goes on with the very next batch.
 
     Args:
         num_graphs (int): The number of ids.
@@ -46,7 +46,7 @@ class ResumableBatchSampler:
         num_graphs: int,
         batch_size: int,
         shuffle: bool,
-        drop_last: bool,
+        drop_last: bool = False,
         generator: torch.Generator | None = None,
         seed: int | None = None,
     ) -> None:
@@ -72,15 +72,11 @@ class ResumableBatchSampler:
         return torch.arange(self.num_graphs)
 
     def shard(self, rank: int, world_size: int) -> None:
-        r"""Makes this sampler give one of several processes its part of every batch.
+        """Makes this sampler give process :obj:`rank` of :obj:`world_size` its part of every batch.
 
-        All processes draw the same order, so they need the same seed. The batches of all of them
-        together are those of one process with :obj:`world_size` times the batch size; where the
-        last one has fewer graphs than there are processes, some are repeated.
-
-        Args:
-            rank (int): The process, from :obj:`0`.
-            world_size (int): The number of processes.
+        All processes draw the same order, so they need the same seed. Together, their batches are
+        those of one process with :obj:`world_size` times the batch size; where the last batch has
+        fewer graphs than there are processes, some graphs repeat.
         """
         self.world_size = check_integer("world_size", world_size)
         if check_integer("rank", rank, least=0) >= world_size:
@@ -130,24 +126,22 @@ class ResumableBatchSampler:
         return self.num_graphs // size if self.drop_last else -(-self.num_graphs // size)
 
     def state_dict(self) -> dict[str, Any]:
-        r"""Returns what :meth:`load_state_dict` needs to go on from here.
+        """Returns the state from which :meth:`load_state_dict` goes on.
 
-        It refers to the iteration that was started last: :obj:`"generator"`, the state of the
-        generator at the start of that epoch (or now, between epochs), a :class:`torch.ByteTensor`,
-        and :obj:`"num_batches"`, the number of batches that the epoch has already given.
+        It describes the iteration that started last: :obj:`"generator"`, the state of the generator
+        at the start of that epoch (or now, between epochs), a :class:`torch.ByteTensor`, and
+        :obj:`"num_batches"`, the number of batches that the epoch has already given.
         """
         if self._epoch_start is None:
             return {"generator": self.generator.get_state(), "num_batches": self._num_skipped}
         return {"generator": self._epoch_start.clone(), "num_batches": self._num_done}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        r"""Makes the next iteration go on where :meth:`state_dict` was taken.
-
-        Args:
-            state_dict (dict): The result of :meth:`state_dict`.
+        """Makes the next iteration go on where :meth:`state_dict` was taken.
 
         Raises:
-            ValueError: If it has other entries, or more batches than an epoch of this sampler.
+            ValueError: If the state has other entries, or more batches than an epoch of this
+                sampler.
         """
         if set(state_dict) != {"generator", "num_batches"}:
             raise ValueError(

@@ -1,10 +1,11 @@
-"""The collated dataset, and batches cut out of it."""
+"""The collated dataset, and batches cut out of it by index arithmetic."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -13,47 +14,90 @@ from torch_geometric import EdgeIndex, Index
 from torch_geometric.data import Batch, Data, InMemoryDataset
 from torch_geometric.data.collate import collate
 from torch_geometric.data.separate import separate
-from torch_geometric.data.storage import N_KEYS
 from torch_geometric.typing import SparseTensor, TensorFrame
 from torch_geometric.utils import cumsum
 
-from narformer_pyg.loader._layout import Cut, Layout
-from narformer_pyg.loader._neighbors import Neighbors
+_MAX_CACHED = 8  # batch sizes that a layout remembers: the full batch, the last one, a few more
+
+
+class Cut:
+    """The first element of each graph of a batch, and the graph of each element.
+
+    Args:
+        slices (torch.Tensor): The first element of each graph and the end,
+            :obj:`[batch_size + 1]`, on the CPU.
+        device (torch.device): The device of :obj:`ptr` and :obj:`owner`.
+    """
+
+    def __init__(self, slices: Tensor, device: torch.device) -> None:
+        self.slices = slices
+        self.ptr = slices.to(device, non_blocking=True)
+
+    @cached_property
+    def total(self) -> int:
+        """The number of elements."""
+        return int(self.slices[-1])
+
+    @cached_property
+    def owner(self) -> Tensor:
+        """The graph of each element, :obj:`[total]`."""
+        return torch.repeat_interleave(self.ptr.diff(), output_size=self.total)
+
+
+class Layout:
+    """The number of elements of each graph of a dataset, shared by attributes of equal sizes.
+
+    The sizes stay on the CPU, so that the size of a batch is known without asking the device.
+
+    Args:
+        sizes (torch.Tensor): The number of elements of each graph, :obj:`[num_graphs]`.
+    """
+
+    def __init__(self, sizes: Tensor) -> None:
+        self.sizes = sizes
+        self.starts = cumsum(sizes)[:-1]
+        self.size: int | None = int(sizes[0]) if bool((sizes == sizes[0]).all()) else None
+        self._cuts: dict[tuple[int, torch.device], Cut] = {}
+
+    def cut(self, index: Tensor, device: torch.device) -> Cut:
+        """Returns the cut of the graphs :obj:`index` (on the CPU)."""
+        if self.size is None:
+            return Cut(cumsum(self.sizes.index_select(0, index)), device)
+        # With equal sizes a cut depends on the number of graphs alone.
+        key = (index.numel(), device)
+        cut = self._cuts.get(key)
+        if cut is None:
+            if len(self._cuts) >= _MAX_CACHED:
+                self._cuts.clear()
+            cut = self._cuts[key] = Cut(torch.arange(index.numel() + 1) * self.size, device)
+        return cut
+
+    def elements(self, index: Tensor, cut: Cut) -> Tensor:
+        """Returns the positions in the dataset of the elements of a batch, :obj:`[total]`."""
+        shift = self.starts.index_select(0, index) - cut.slices[:-1]
+        device = cut.ptr.device
+        shift = shift.to(device, non_blocking=True).index_select(0, cut.owner)
+        return shift.add_(torch.arange(cut.total, device=device))
 
 
 @dataclass
 class _TensorAttribute:
-    """A tensor of the dataset: its values lie along :obj:`dim`, as its layout says.
+    """A tensor of the dataset whose graphs lie behind one another along :obj:`dim`.
 
     With equal sizes, :obj:`value` has one more dimension: :obj:`[..., num_graphs, size, ...]`.
-    The increment is a layout for numbers, :obj:`[num_graphs, *]` for tensors, or nothing.
     """
 
     key: str
     value: Tensor
     dim: int
     layout: int
-    inc: int | Tensor | None
+    holds_nodes: bool
 
     def select(self, graphs: Tensor, elements: Tensor | None) -> Tensor:
-        """Returns the values of a batch without increments."""
+        """Returns the values of a batch, nodes numbered within each graph."""
         if elements is not None:
             return self.value.index_select(self.dim, elements)
         return self.value.index_select(self.dim, graphs).flatten(self.dim, self.dim + 1)
-
-    def add(self, value: Tensor, incs: Tensor, cut: Cut) -> Tensor:
-        """Adds to each graph's values the increment of the graphs before it."""
-        # PyG leaves values alone if the last increment is a zero, which keeps booleans boolean.
-        if incs.dim() == 1 and int(incs[-1]) == 0:
-            return value
-        if value.dtype == torch.bool:
-            value = value.long()
-        # [batch_size, *] -> one increment for each element, broadcast over the other dimensions
-        shape = [1] * (value.dim() - incs.dim() + 1) + list(incs.shape[1:])
-        del shape[self.dim]
-        offset = incs.to(value.device, value.dtype, non_blocking=True)
-        offset = offset.view(-1, *shape).index_select(0, cut.owner).movedim(0, self.dim)
-        return value.add_(offset)
 
 
 class CollatedGraphs:
@@ -61,20 +105,15 @@ class CollatedGraphs:
 
     Args:
         dataset (InMemoryDataset or sequence of Data): The graphs.
-        device (torch.device, optional): Where the tensors shall be. By default, where they are.
-        neighbors (bool): Whether batches shall have lists of neighbors.
+        device (torch.device, optional): The device of the tensors. By default, they stay.
 
     Raises:
         TypeError: If :obj:`dataset` is of another type.
-        ValueError: If it is empty, has a transform or an attribute that cannot be cut, or shall
-            have lists of neighbors but has no edges.
+        ValueError: If it is empty, has a transform or an attribute that cannot be cut.
     """
 
     def __init__(
-        self,
-        dataset: InMemoryDataset | Sequence[Data],
-        device: torch.device | None,
-        neighbors: bool = False,
+        self, dataset: InMemoryDataset | Sequence[Data], device: torch.device | None
     ) -> None:
         data, slices, indices = _read(dataset)
         self._layouts: list[Layout] = []
@@ -89,11 +128,7 @@ class CollatedGraphs:
         num_all = len(next(iter(slices.values()))) - 1 if slices else len(data._store._num_nodes)
         graphs = torch.arange(num_all) if indices is None else torch.as_tensor(indices)
         self.num_graphs = graphs.numel()
-
-        def graph(i: int) -> Data:
-            return separate(type(data), data, i, slice_dict=slices, decrement=False)
-
-        num_nodes = _num_nodes(data, slices, num_all, graph)
+        num_nodes = _num_nodes(data, slices, num_all)
         self._nodes = None if num_nodes is None else self._layout(num_nodes[graphs])
         if "edge_index" in keys and num_nodes is not None:
             _check_edges(data.edge_index, slices["edge_index"], num_nodes, graphs)
@@ -104,36 +139,25 @@ class CollatedGraphs:
             device = next((value.device for value in values), torch.device("cpu"))
         self.device = device
 
-        self._neighbors: Neighbors | None = None
-        if neighbors and ("edge_index" not in keys or num_nodes is None):
-            raise ValueError(
-                "Expected the graphs of 'dataset' to have nodes and an 'edge_index', since "
-                f"'neighbors' is set (got {sorted(data.keys())})"
-            )
         for key in keys:
             value = data[key]
             if not isinstance(value, Tensor):
                 self._objects[key] = [value[i] for i in graphs.tolist()]
                 continue
-            inc = _increments(key, data, num_nodes, num_all, graph)
             sizes = slices[key].diff()
-            cat_dim = data.__cat_dim__(key, value, data._store) or 0
-            dim = cat_dim % value.dim()
+            dim = (data.__cat_dim__(key, value, data._store) or 0) % value.dim()
             if indices is not None:  # only what the subset needs
-                source = Layout(sizes)
                 cut = Cut(cumsum(sizes[graphs]), value.device)
-                value = value.index_select(dim, source.elements(graphs, cut))
-                sizes, inc = sizes[graphs], None if inc is None else inc[graphs]
+                value = value.index_select(dim, Layout(sizes).elements(graphs, cut))
+                sizes = sizes[graphs]
             layout = self._layout(sizes)
             size = self._layouts[layout].size
             value = value.to(device).contiguous()
-            if neighbors and key == "edge_index" and num_nodes is not None:
-                _check_numbers(value, data)
-                self._neighbors = Neighbors(value.long(), sizes, num_nodes[graphs])
             if size is not None:
                 value = value.unflatten(dim, (self.num_graphs, size))
-            step = self._layout(inc) if inc is not None and inc.dim() == 1 else inc
-            self._tensors.append(_TensorAttribute(key, value, dim, layout, step))
+            # By the name, as in Data.__inc__.
+            holds_nodes = num_nodes is not None and ("index" in key or key == "face")
+            self._tensors.append(_TensorAttribute(key, value, dim, layout, holds_nodes))
 
     def _layout(self, sizes: Tensor) -> int:
         """Returns the place of the layout with these sizes, a new one if there is none yet."""
@@ -148,8 +172,6 @@ class CollatedGraphs:
         self.device = device
         for attribute in self._tensors:
             attribute.value = attribute.value.to(device)
-        if self._neighbors is not None:
-            self._neighbors.to(device)
 
     def cut(self, index: Tensor) -> Batch:
         """Returns the batch of the graphs :obj:`index`, a tensor on the CPU that is in range."""
@@ -168,11 +190,12 @@ class CollatedGraphs:
         for attr in self._tensors:
             cut = cuts[attr.layout]
             value, incs = attr.select(graphs, elements[attr.layout]), zeros
-            if isinstance(attr.inc, int):
-                incs = cuts[attr.inc].slices[:-1]
-            elif attr.inc is not None:
-                incs = cumsum(attr.inc.index_select(0, index[:-1]))
-            store[attr.key] = value if attr.inc is None else attr.add(value, incs, cut)
+            if attr.holds_nodes and self._nodes is not None:
+                nodes = cuts[self._nodes]
+                incs = nodes.slices[:-1]
+                offset = nodes.ptr[:-1].index_select(0, cut.owner).to(value.dtype)
+                value.movedim(attr.dim, -1).add_(offset)  # a view of the same memory
+            store[attr.key] = value
             slice_dict[attr.key], inc_dict[attr.key] = cut.slices, incs
 
         if self._objects:
@@ -188,8 +211,6 @@ class CollatedGraphs:
                 store.num_nodes = nodes.total
             # Cuts are shared between batches, but a batch may be written to.
             store.batch, store.ptr = nodes.owner.clone(), nodes.ptr.clone()
-            if self._neighbors is not None:
-                store.update(self._neighbors.cut(index, nodes))
 
         batch._num_graphs = size
         batch._slice_dict, batch._inc_dict = slice_dict, inc_dict
@@ -240,6 +261,12 @@ def _check_graph(data: Any) -> None:
             "Expected the graphs of 'dataset' to be Data objects "
             f"(got {type(data).__name__}); use PyG's DataLoader for other types"
         )
+    for name in ("__inc__", "__cat_dim__", "num_nodes"):
+        if getattr(type(data), name) is not getattr(Data, name):
+            raise ValueError(
+                f"Expected the graphs of 'dataset' to be batched as Data objects are (got "
+                f"{type(data).__name__}, which has its own '{name}'); use PyG's DataLoader"
+            )
 
 
 def _check_attribute(key: str, value: Any, slices: Any) -> None:
@@ -254,21 +281,11 @@ def _check_attribute(key: str, value: Any, slices: Any) -> None:
             f"Expected attribute '{key}' to be a dense tensor, a number or an object that batches "
             f"collect in a list (got {kind}); remove it or use PyG's DataLoader"
         )
-
-
-def _check_numbers(edge_index: Tensor, data: Data) -> None:
-    """Raises unless edges are pairs of node numbers, which a batch shifts by its nodes."""
-    is_numbers = edge_index.dtype in (torch.long, torch.int32)
-    if edge_index.dim() != 2 or edge_index.size(0) != 2 or not is_numbers:
+    is_index = "index" in key or key == "face"
+    if "batch" in key or (dense and is_index and value.dtype == torch.bool):
         raise ValueError(
-            "Expected 'edge_index' to have shape [2, num_edges] and to hold node numbers of type "
-            f"torch.long, since 'neighbors' is set (got {list(edge_index.shape)} of "
-            f"{edge_index.dtype})"
-        )
-    if type(data).__inc__ is not Data.__inc__:
-        raise ValueError(
-            "Expected graphs that are numbered as those of Data, since 'neighbors' is set (got "
-            f"{type(data).__name__}, which has its own __inc__)"
+            f"Expected attribute '{key}' to have another name, by which PyG does not take it for "
+            "numbers of graphs or nodes"
         )
 
 
@@ -288,42 +305,13 @@ def _check_edges(edge_index: Tensor, slices: Tensor, num_nodes: Tensor, graphs: 
         )
 
 
-def _num_nodes(
-    data: Data, slices: dict[str, Tensor], num_graphs: int, graph: Callable[[int], Data]
-) -> Tensor | None:
+def _num_nodes(data: Data, slices: dict[str, Tensor], num_graphs: int) -> Tensor | None:
     """Returns the number of nodes of each graph, as PyG infers it."""
-    store = data._store
-    if hasattr(store, "_num_nodes"):
-        return torch.as_tensor(store._num_nodes, dtype=torch.long)
-    if not graph(0)._store.can_infer_num_nodes:
+    if hasattr(data._store, "_num_nodes"):
+        return torch.as_tensor(data._store._num_nodes, dtype=torch.long)
+    graphs = [
+        separate(type(data), data, i, slice_dict=slices, decrement=False) for i in range(num_graphs)
+    ]
+    if not graphs[0]._store.can_infer_num_nodes:
         return None
-    tensors = [key for key in store if isinstance(store[key], Tensor)]
-    telling = [key for key in tensors if key in N_KEYS] or [key for key in tensors if "node" in key]
-    if telling:
-        return slices[telling[0]].diff()
-    return torch.tensor([graph(i)._store.num_nodes or 0 for i in range(num_graphs)])
-
-
-def _increments(
-    key: str,
-    data: Data,
-    num_nodes: Tensor | None,
-    num_graphs: int,
-    graph: Callable[[int], Data],
-) -> Tensor | None:
-    """Returns what each graph adds to the values of the graphs behind it, nothing if nothing."""
-    cls = type(data)
-    if cls.__inc__ is Data.__inc__ and cls.num_nodes is Data.num_nodes and "batch" not in key:
-        if "index" not in key and key != "face":
-            return None
-        if num_nodes is not None:
-            return num_nodes
-    rows = []
-    for i in range(num_graphs):
-        single = graph(i)
-        value = single[key]
-        if data.__cat_dim__(key, value, single._store) is None:
-            value = value.unsqueeze(0)
-        rows.append(torch.as_tensor(single.__inc__(key, value, single._store)).cpu())
-    incs = torch.stack(rows)
-    return incs if bool(incs.any()) else None
+    return torch.tensor([graph.num_nodes or 0 for graph in graphs])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import compress
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch_geometric.data import Batch, Data, InMemoryDataset
 from narformer_pyg.loader._batch_sampler import ResumableBatchSampler
 from narformer_pyg.loader._collated import CollatedGraphs
 
-# Arguments of PyG's loader about workers and copies, of which there are none here.
+# Arguments of PyG's loader about workers and copies: this one has none.
 _WITHOUT_EFFECT = frozenset(
     {"num_workers", "persistent_workers", "pin_memory", "prefetch_factor", "timeout"}
 )
@@ -23,17 +24,16 @@ class DeviceLoader:
 
     The batches equal those of :class:`torch_geometric.loader.DataLoader`: same attributes, values,
     types, :obj:`batch` and :obj:`ptr`, and single graphs can be taken back out of them. But no
-    graph is ever an object of its own: a batch is a handful of :func:`torch.index_select` calls,
-    whose positions come from the graph sizes, and with them known on the host the device is never
-    waited for. Datasets whose graphs have equal sizes take a still shorter way.
+    graph ever becomes an object of its own: a few :func:`torch.index_select` calls cut a batch, and
+    the host knows all sizes, so it never waits for the device.
 
-    It replaces PyG's loader for small graphs, which spends most of a training step on single graphs
-    and then on copying them to the device. Datasets with a transform, attributes that are neither
-    dense tensors, numbers nor objects to be listed (sparse matrices, dictionaries, lists of
-    tensors) stay with PyG's loader. A dataset larger than the memory of a GPU stays on the host
-    with :obj:`stream=True`: then batches are cut there and sent, from pinned memory and without a
-    wait, while the GPU is at work on the last one. The dataset must not be changed while the loader
-    is in use: on its own device its memory is shared, not copied.
+    PyG's loader spends most of a training step on small graphs on making and copying single
+    graphs; this one replaces it there. PyG's loader remains the choice for datasets with a
+    transform, classes with batching rules of their own, and attributes that are neither dense
+    tensors, numbers nor objects to be listed. A dataset larger than the memory of a GPU stays on
+    the host with :obj:`stream=True`: the loader cuts batches there and sends them from pinned
+    memory while the GPU works on the last one. The loader shares the dataset's memory, so the
+    dataset must not change while it is in use.
 
     Each iteration is a new epoch, with a new order if :obj:`shuffle` is set.
 
@@ -45,26 +45,19 @@ class DeviceLoader:
             (default: :obj:`False`)
         device (torch.device or str, optional): Where the dataset and the batches live. By default,
             where the dataset is. (default: :obj:`None`)
-        drop_last (bool, optional): Whether an incomplete last batch is left out.
+        drop_last (bool, optional): Whether to leave out an incomplete last batch.
             (default: :obj:`False`)
         batch_sampler (iterable, optional): The batches of an epoch as sequences or tensors of
             graph ids, iterated anew every epoch; replaces :obj:`batch_size`, :obj:`shuffle`,
             :obj:`drop_last`, :obj:`generator` and :obj:`seed`. (default: :obj:`None`)
         generator (torch.Generator, optional): The source of random numbers, on the CPU whatever
             the device, so that the order does not depend on it. (default: :obj:`None`)
-        seed (int, optional): The seed of a new generator. Without generator and seed, the seed is
-            drawn from PyTorch's global generator. (default: :obj:`None`)
+        seed (int, optional): The seed of a new generator. Without generator and seed, PyTorch's
+            global generator draws the seed. (default: :obj:`None`)
         stream (bool, optional): If set to :obj:`True`, the dataset stays where it is and only the
             batches are sent to :obj:`device`. (default: :obj:`False`)
-        neighbors (bool, optional): If set to :obj:`True`, batches also have the neighbors of every
-            node in either direction, sorted once for the dataset and not in every step:
-            :obj:`neighbor_index` :math:`(2 |\mathcal{E}|)`, :obj:`neighbor_ptr`
-            :math:`(|\mathcal{V}| + 1)` and :obj:`neighbor_reverse` :math:`(2 |\mathcal{E}|)`, see
-            :meth:`narformer_pyg.nn.functional.SortedEdges.from_neighbors`. A predictor takes them
-            in place of :obj:`edge_index`, later changes of which it does not see.
-            (default: :obj:`False`)
-        **kwargs (optional): :obj:`num_workers`, :obj:`pin_memory` and their like, without effect,
-            so that the loader can take the place of PyG's.
+        **kwargs (optional): :obj:`num_workers`, :obj:`pin_memory` and the like, which have no
+            effect, for code written for PyG's loader.
 
     Raises:
         TypeError: If :obj:`dataset` is neither an in-memory dataset nor a list of
@@ -90,7 +83,6 @@ class DeviceLoader:
         generator: torch.Generator | None = None,
         seed: int | None = None,
         stream: bool = False,
-        neighbors: bool = False,
         **kwargs: Any,
     ) -> None:
         refused = kwargs.keys() - _WITHOUT_EFFECT
@@ -101,7 +93,7 @@ class DeviceLoader:
             )
         self.dataset = dataset
         target = None if device is None else torch.device(device)
-        self._graphs = CollatedGraphs(dataset, None if stream else target, neighbors)
+        self._graphs = CollatedGraphs(dataset, None if stream else target)
         #: Whether batches are sent to the device one by one.
         self.stream = stream
         self._target = self._graphs.device if target is None else target
@@ -112,18 +104,12 @@ class DeviceLoader:
                 self._graphs.num_graphs, batch_size, shuffle, drop_last, generator, seed
             )
         else:
-            given = {
-                "batch_size": batch_size != 1,
-                "shuffle": shuffle,
-                "drop_last": drop_last,
-                "generator": generator is not None,
-                "seed": seed is not None,
-            }
-            if any(given.values()):
-                names = ", ".join(name for name, is_given in given.items() if is_given)
+            given = (batch_size != 1, shuffle, drop_last, generator is not None, seed is not None)
+            replaced = ("batch_size", "shuffle", "drop_last", "generator", "seed")
+            if any(given):
                 raise ValueError(
-                    "Expected no argument that 'batch_sampler' replaces to be given with it "
-                    f"(got {names})"
+                    "Expected no argument that 'batch_sampler' replaces (got "
+                    f"{', '.join(compress(replaced, given))})"
                 )
             if not isinstance(batch_sampler, Iterable) or isinstance(batch_sampler, Iterator):
                 raise ValueError(
@@ -140,25 +126,14 @@ class DeviceLoader:
         return self._target
 
     def to(self, device: torch.device | str) -> DeviceLoader:
-        r"""Moves the dataset to a device, or only its batches if they are streamed.
-
-        Args:
-            device (torch.device or str): The new device.
-
-        Returns:
-            DeviceLoader: The loader itself.
-        """
+        """Moves the dataset to a device, or only its batches if they are streamed."""
         self._target = torch.device(device)
         if not self.stream:
             self._graphs.to(self._target)
         return self
 
     def collate(self, indices: Tensor | Sequence[int]) -> Batch:
-        r"""Returns the batch of any graphs, in the given order.
-
-        Args:
-            indices (torch.Tensor or sequence of int): The graphs, :obj:`[batch_size]`; a graph
-                may occur several times.
+        """Returns the batch of any graphs, in the given order; a graph may occur several times.
 
         Raises:
             ValueError: If :obj:`indices` is empty, not a vector or not of integers.
@@ -206,23 +181,18 @@ class DeviceLoader:
         return len(self.batch_sampler)
 
     def state_dict(self) -> dict[str, Any]:
-        r"""Returns what :meth:`load_state_dict` needs to go on from here.
+        """Returns the state from which :meth:`load_state_dict` goes on with the very next batch.
 
-        Taken between epochs or in the middle of one, the loader goes on with the very batch that
-        was next. It is the state of the batch sampler if that has one (as
-        :class:`~narformer_pyg.loader.PairedBatchSampler` does), and the number of batches since
-        the start of the epoch otherwise; then only a sampler whose order is fixed is resumed
-        exactly.
+        It is the state of the batch sampler if that has one, as the samplers of this package do.
+        Otherwise it is the number of batches since the start of the epoch, which resumes a sampler
+        with a fixed order only.
         """
         if hasattr(self.batch_sampler, "state_dict"):
             return self.batch_sampler.state_dict()
         return {"num_batches": self._num_done or self._num_skipped}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        r"""Makes the next iteration go on where :meth:`state_dict` was taken.
-
-        Args:
-            state_dict (dict): The result of :meth:`state_dict` of a loader with the same arguments.
+        """Makes the next iteration go on where :meth:`state_dict` of such a loader was taken.
 
         Raises:
             ValueError: If the state is of a loader with other arguments.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -28,12 +30,7 @@ class PairedBatchSampler(ResumableBatchSampler):
             (default: :obj:`1`)
         shuffle (bool, optional): Whether each epoch has an order of its own.
             (default: :obj:`True`)
-        drop_last (bool, optional): Whether an incomplete last batch is left out.
-            (default: :obj:`False`)
-        generator (torch.Generator, optional): The source of random numbers, on the CPU.
-            (default: :obj:`None`)
-        seed (int, optional): The seed of a new generator. Without generator and seed, the seed is
-            drawn from PyTorch's global generator. (default: :obj:`None`)
+        drop_last, generator, seed (optional): As in :class:`DeviceLoader`.
 
     Raises:
         ValueError: If an argument has the wrong type or range, or both :obj:`generator` and
@@ -50,13 +47,10 @@ class PairedBatchSampler(ResumableBatchSampler):
         batch_size: int,
         num_copies: int = 1,
         shuffle: bool = True,
-        drop_last: bool = False,
-        *,
-        generator: torch.Generator | None = None,
-        seed: int | None = None,
+        **kwargs: Any,
     ) -> None:
         self.num_copies = check_integer("num_copies", num_copies)
-        super().__init__(num_graphs, batch_size, shuffle, drop_last, generator, seed)
+        super().__init__(num_graphs, batch_size, shuffle, **kwargs)
 
     def _epoch(self) -> list[Tensor]:
         originals = self._draw()

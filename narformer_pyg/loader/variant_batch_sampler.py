@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from narformer_pyg.loader._batch_sampler import ResumableBatchSampler
 
 
 class VariantBatchSampler(ResumableBatchSampler):
-    r"""Batches in which each graph is represented by a variant that it draws every epoch.
+    r"""Batches in which each graph draws one of its variants every epoch.
 
     The dataset holds all variants of the first graph, then all of the second, and so on. A batch is
     a :class:`torch.LongTensor` of :obj:`batch_size` ids.
@@ -24,12 +25,7 @@ class VariantBatchSampler(ResumableBatchSampler):
         batch_size (int): The number of graphs in a batch.
         shuffle (bool, optional): Whether each epoch has an order of its own.
             (default: :obj:`True`)
-        drop_last (bool, optional): Whether an incomplete last batch is left out.
-            (default: :obj:`False`)
-        generator (torch.Generator, optional): The source of random numbers, on the CPU.
-            (default: :obj:`None`)
-        seed (int, optional): The seed of a new generator. Without generator and seed, the seed is
-            drawn from PyTorch's global generator. (default: :obj:`None`)
+        drop_last, generator, seed (optional): As in :class:`DeviceLoader`.
 
     Raises:
         ValueError: If an argument has the wrong type or range, or both :obj:`generator` and
@@ -37,18 +33,11 @@ class VariantBatchSampler(ResumableBatchSampler):
     """
 
     def __init__(
-        self,
-        num_variants: Sequence[int],
-        batch_size: int,
-        shuffle: bool = True,
-        drop_last: bool = False,
-        *,
-        generator: torch.Generator | None = None,
-        seed: int | None = None,
+        self, num_variants: Sequence[int], batch_size: int, shuffle: bool = True, **kwargs: Any
     ) -> None:
         for number in num_variants:
             check_integer("num_variants", number)
-        super().__init__(len(num_variants), batch_size, shuffle, drop_last, generator, seed)
+        super().__init__(len(num_variants), batch_size, shuffle, **kwargs)
         self.num_variants = torch.tensor(num_variants)
         self._first = self.num_variants.cumsum(0) - self.num_variants
 

@@ -80,9 +80,9 @@ class GroupedFeedForward(torch.nn.Module):
             )
         if fast := kernels.takes_over(self, x):
             return fast(self, x)
-        h = self.lin_1.forward_groups(split_groups(x, self.num_groups))
+        h = self.lin_1(split_groups(x, self.num_groups), grouped=True)
         h = self.dropout(self.act(self.norm_1(h)))  # [num_groups, *, ratio * F / num_groups]
-        h = self.dropout(self.norm_2(self.lin_2.forward_groups(h)))
+        h = self.dropout(self.norm_2(self.lin_2(h, grouped=True)))
         return merge_groups(h).view(x.shape)
 
     def __repr__(self) -> str:

@@ -60,21 +60,23 @@ class GroupedLinear(torch.nn.Module):
         if self.bias is not None:
             torch.nn.init.zeros_(self.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        r"""Maps features :math:`(*, F_{in})` to :math:`(*, F_{out})`."""
-        if x.size(-1) != self.in_channels:
-            raise ValueError(
-                f"Expected the last dimension of 'x' to be {self.in_channels} "
-                f"(got shape {list(x.shape)})"
-            )
-        out = merge_groups(self.forward_groups(split_groups(x, self.num_groups)))
-        return out.view(*x.shape[:-1], self.out_channels)
+    def forward(self, x: Tensor, grouped: bool = False) -> Tensor:
+        r"""Maps features :math:`(*, F_{in})` to :math:`(*, F_{out})`.
 
-    def forward_groups(self, x: Tensor) -> Tensor:
-        r"""Maps groups :math:`(G, N, F_{in} / G)` to :math:`(G, N, F_{out} / G)`.
-
-        For chains of grouped maps, which then need no transposition in between.
+        Args:
+            x (torch.Tensor): The features.
+            grouped (bool, optional): If set to :obj:`True`, input and output are groups
+                :math:`(G, N, F_{in} / G)` and :math:`(G, N, F_{out} / G)`, which saves chains of
+                grouped maps their transpositions. (default: :obj:`False`)
         """
+        if not grouped:
+            if x.size(-1) != self.in_channels:
+                raise ValueError(
+                    f"Expected the last dimension of 'x' to be {self.in_channels} "
+                    f"(got shape {list(x.shape)})"
+                )
+            out = merge_groups(self.forward(split_groups(x, self.num_groups), True))
+            return out.view(*x.shape[:-1], self.out_channels)
         if self.bias is None:
             return torch.bmm(x, self.weights)
         return torch.baddbmm(self.bias, x, self.weights)

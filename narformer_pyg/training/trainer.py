@@ -21,8 +21,8 @@ from narformer_pyg._checks import check_integer, check_seed, resolve_device
 from narformer_pyg._files import check_folder
 from narformer_pyg.errors import CheckpointError
 from narformer_pyg.loader import DeviceLoader, PairedBatchSampler, VariantBatchSampler
+from narformer_pyg.nn.models import ArchitecturePredictor
 from narformer_pyg.nn.models.checkpoint_file import read_checkpoint
-from narformer_pyg.predictor import ArchitecturePredictor, AveragedPredictor
 from narformer_pyg.training.callbacks import EpochProgressBar, ResumableCheckpoint
 from narformer_pyg.training.memory import keep_freed_memory
 from narformer_pyg.training.module import PredictorModule
@@ -187,7 +187,7 @@ def fit(
     if checkpoint is not None:
         check_folder(checkpoint)
     if recipe.augmentation == "equivalent":
-        predictor = AveragedPredictor(predictor)
+        predictor.average_equivalents = True
     if target_device.type == "cpu":
         keep_freed_memory()
     torch.manual_seed(seed)
@@ -197,7 +197,7 @@ def fit(
     module = PredictorModule(
         predictor,
         recipe,
-        _training_loader(train_set, recipe, seed, target_device, False),
+        _training_loader(train_set, recipe, seed, target_device),
         identity,
         select_best=select == "best",
     )
@@ -288,10 +288,9 @@ def check_labels(argument: str, graphs: Graphs, num_targets: int) -> Tensor:
 
 
 def _training_loader(
-    graphs: Graphs, recipe: Recipe, seed: int, device: torch.device, neighbors: bool
+    graphs: Graphs, recipe: Recipe, seed: int, device: torch.device
 ) -> DeviceLoader:
-    neighbors = neighbors and type(graphs[0]).__inc__ is Data.__inc__
-    shared: dict[str, Any] = {"device": device, "neighbors": neighbors}
+    shared: dict[str, Any] = {"device": device}
     if recipe.augmentation is None:
         return DeviceLoader(graphs, recipe.batch_size, shuffle=True, seed=seed, **shared)
     originals = [graphs[i] for i in range(len(graphs))]

@@ -13,7 +13,7 @@ from torch_geometric.data import Data
 
 
 class Relabelled(NamedTuple):
-    """What a new order makes of a graph.
+    """A graph in a new order.
 
     Args:
         order: The old id of the node at each place, length :math:`N`.
@@ -89,11 +89,11 @@ class LabelledDAG:
         return "node" if size == self.num_nodes else "graph"
 
     def _precedence(self) -> list[list[int]]:
-        """Returns for each node those that must come after it: its successors and its next twin.
+        """Returns the nodes that must come after each node: its successors and its next twin.
 
-        Nodes with the same labels and the same neighbours can change places without changing the
-        graph. Keeping such twins in order drops repetitions, and never the lexicographically
-        smallest of the orders that give the same graph.
+        Twins, nodes with the same labels and neighbours, can change places without changing the
+        graph. Keeping them in order drops repetitions, and keeps the lexicographically smallest of
+        the orders that give the same graph.
         """
         n = self.num_nodes
         incoming: list[list[Hashable]] = [[] for _ in range(n)]
@@ -116,7 +116,7 @@ class LabelledDAG:
         return successors
 
     def _waiting(self) -> list[int]:
-        """Returns the number of nodes that each one waits for; the outer two take no part."""
+        """Returns how many nodes must precede each node; the outer two take no part."""
         waiting = [0] * self.num_nodes
         for node in range(1, self.num_nodes - 1):
             for successor in self._successors[node]:
@@ -126,9 +126,7 @@ class LabelledDAG:
     def relabel(self, order: list[int]) -> Relabelled:
         """Returns the graph with node :obj:`order[i]` at place :obj:`i`."""
         n = self.num_nodes
-        place = [0] * n
-        for i, node in enumerate(order):
-            place[node] = i
+        place = _places(order)
         # One number for an edge, ordered by target, then source.
         codes = [place[t] * n + place[s] for s, t in zip(self.sources, self.targets, strict=True)]
         edges = sorted(range(self.num_edges), key=codes.__getitem__)
@@ -192,9 +190,7 @@ class LabelledDAG:
     def apply(self, data: Data, new: Relabelled) -> Data:
         """Returns a copy of :obj:`data`, the graph this was made of, in the new order."""
         out = copy.copy(data)
-        place = [0] * self.num_nodes
-        for i, node in enumerate(new.order):
-            place[node] = i
+        place = _places(new.order)
         sources = [place[self.sources[e]] for e in new.edges]
         targets = [place[self.targets[e]] for e in new.edges]
         out.edge_index = data.edge_index.new_tensor([sources, targets])
@@ -210,6 +206,13 @@ class LabelledDAG:
                 else:
                     out[key] = type(value)(value[i] for i in index)
         return out
+
+
+def _places(order: Sequence[int]) -> list[int]:
+    place = [0] * len(order)
+    for i, node in enumerate(order):
+        place[node] = i
+    return place
 
 
 def _num_nodes(data: Data) -> int:

@@ -1,4 +1,4 @@
-"""Augmentation of cells by others that compute the same function."""
+"""Augmentation of cells by cells that compute the same function."""
 
 from __future__ import annotations
 
@@ -11,31 +11,30 @@ from narformer_pyg.spaces.nasbench201 import cell_indices
 
 
 def equivalent_graphs(graphs: Sequence[Data]) -> list[list[Data]]:
-    r"""Returns for each cell of NAS-Bench-201 the graphs of cells that compute the same function.
+    r"""Returns the graphs of all cells that compute the same function as each NAS-Bench-201 cell.
 
-    Operations that reach nothing or are reached by nothing can be replaced at will, a
-    :obj:`skip_connect` can stand before or behind what it is added to, and intermediate feature
-    maps can be exchanged: training on one measured cell, a predictor can learn from all of these.
+    In these cells, operations on no path from input to output differ, a :obj:`skip_connect` moves
+    past a sum, or intermediate feature maps change places. A predictor learns from all of them on
+    the label of one.
 
     Args:
-        graphs (sequence of Data): Graphs as :meth:`NASBench201Cell.to_data
-            <narformer_pyg.spaces.NASBench201Cell.to_data>` makes them, with labels :obj:`y` or
-            without.
+        graphs (sequence of Data): Graphs made by :meth:`NASBench201Cell.to_data
+            <narformer_pyg.spaces.NASBench201Cell.to_data>`, with or without labels :obj:`y`.
 
     Returns:
-        list: For each graph those of its equivalents, 1 to 64, with its labels; see
+        list: The graphs of 1 to 64 equivalent cells for each graph, with its labels; see
         :func:`~narformer_pyg.spaces.equivalent_indices`.
 
     Raises:
-        ValueError: If a graph is something else, or has further attributes.
+        ValueError: If a graph is not such a graph, or has further attributes.
     """
     out = []
     for i, data in enumerate(graphs):
         more = sorted(set(data.keys()) - {"op", "position", "edge_index", "num_nodes", "y"})
         if more:
             raise ValueError(
-                "Expected the graphs to hold nothing but the cell and its labels, since no more is "
-                f"known of its equivalents (got {', '.join(more)} in graph {i})"
+                "Expected the graphs to hold nothing but cells and labels, the only attributes "
+                f"known of equivalent cells (got {', '.join(more)} in graph {i})"
             )
     for data, index in zip(graphs, cell_indices(graphs).tolist(), strict=True):
         indices = equivalent_indices(index).tolist()

@@ -21,10 +21,10 @@ from narformer_pyg.transforms._topological import LabelledDAG, Relabelled
 class InformationFlowAugmentation(BaseTransform):
     r"""Reorders the nodes of an architecture without changing what it computes.
 
-    It is the information flow consistency augmentation of the `"NAR-Former V2: Rethinking
+    This is the information flow consistency augmentation of the `"NAR-Former V2: Rethinking
     Transformer for Universal Neural Network Representation Learning"
-    <https://arxiv.org/abs/2306.10792>`_ paper. The intermediate nodes are permuted, the first
-    (input) and the last (output) stay:
+    <https://arxiv.org/abs/2306.10792>`_ paper. It permutes the intermediate nodes and keeps the
+    first (input) and the last (output):
 
     .. math::
         \mathbf{A}^{\prime}_{i,j} = \mathbf{A}_{\pi(i), \pi(j)}, \qquad
@@ -32,28 +32,26 @@ class InformationFlowAugmentation(BaseTransform):
 
     A permutation :math:`\pi` is valid if :math:`\mathbf{A}^{\prime}` is upper triangular, like
     :math:`\mathbf{A}`, and the pair :math:`(\mathbf{A}^{\prime}, \mathbf{o}^{\prime})` differs from
-    :math:`(\mathbf{A}, \mathbf{o})`. The authors take the first valid one of their lexicographic
-    enumeration (:obj:`"first"`); a random one at every call is ours (:obj:`"random"`; drawn node by
-    node, so not all orders are equally likely). Permutations are generated as topological orders,
-    so large graphs are no trouble.
+    :math:`(\mathbf{A}, \mathbf{o})`. The authors take the first valid permutation of their
+    lexicographic enumeration (:obj:`"first"`); our :obj:`"random"` draws one at every call, node by
+    node, so not all orders are equally likely. The permutations are generated as topological
+    orders, which scales to large graphs.
 
-    :math:`\mathbf{o}` stands for all node-level attributes, which are permuted together, except
-    :obj:`position`: it stays, as it is the topological index. Edge-level attributes go along with
-    their edges, which are sorted by target, then by source. What is node- or edge-level is told
-    from the size, as PyG does. The result shares all other tensors with the input, which is not
-    changed.
+    :math:`\mathbf{o}` stands for all node-level attributes except :obj:`position`, which stays the
+    topological index. Edge-level attributes move with their edges, which are sorted by target, then
+    by source. As in PyG, the size of an attribute decides whether it is node- or edge-level. The
+    result shares all other tensors with the input, which does not change.
 
-    A graph without a valid permutation (a chain, or parallel nodes that are all alike) is returned
-    as it is, in a copy. So is one for which :obj:`max_tries` orders all gave the graph itself,
-    which takes large symmetric parts.
+    A graph without a valid permutation (a chain, or parallel nodes that are all alike) comes back
+    as a copy, and so does a graph so symmetric that :obj:`max_tries` orders all give itself.
 
     Args:
         mode (str, optional): Which valid permutation to take (:obj:`"first"` or :obj:`"random"`).
             (default: :obj:`"first"`)
-        max_tries (int, optional): The number of orders to try. If no random one is valid, the
-            first valid one is looked for with as many tries again. (default: :obj:`64`)
-        seed (int, optional): The seed of a private stream of random numbers. Without, PyTorch's
-            global generator is used. (default: :obj:`None`)
+        max_tries (int, optional): The number of orders to try. If no random order is valid, the
+            first valid one is searched with as many tries again. (default: :obj:`64`)
+        seed (int, optional): The seed of a private stream of random numbers. By default, PyTorch's
+            global generator draws them. (default: :obj:`None`)
 
     Raises:
         ValueError: If an argument has the wrong type or range or, at the call, if an edge does not
@@ -97,10 +95,10 @@ def augment(
 ) -> list[Data]:
     r"""Returns augmented copies of all graphs, see :class:`InformationFlowAugmentation`.
 
-    The copies come in blocks: the first of each graph, the second of each graph, and so on. Behind
-    the originals this is the order that :class:`~narformer_pyg.loader.PairedBatchSampler` expects.
-    The copies of a graph differ from each other where there are so many; otherwise they repeat, and
-    graphs that cannot be augmented are copied unchanged.
+    The copies come in blocks: the first of each graph, the second of each graph, and so on. After
+    the originals, this is the order that :class:`~narformer_pyg.loader.PairedBatchSampler` expects.
+    The copies of a graph differ from each other, or repeat where it has too few valid permutations;
+    graphs without one are copied unchanged.
 
     Args:
         dataset (iterable of Data): The graphs.

@@ -9,10 +9,7 @@ import onnx
 import pytest
 import torch
 
-from narformer_pyg.convert import convert_onnx, export_onnx, from_onnx, from_torch, to_data
-from narformer_pyg.nn import OperatorTokenEncoder
-from narformer_pyg.nn.models import create_model
-from narformer_pyg.predictor import ArchitecturePredictor
+from narformer_pyg.convert import convert_onnx, export_onnx, from_onnx, from_torch
 from narformer_pyg.spaces import DARTS_GENOTYPES, NASBench101Cell, NASBench201Cell
 
 pytest.importorskip("onnxscript")
@@ -77,17 +74,6 @@ def test_graph_of_the_file(space: str, model: Path) -> None:
     parameters = sum(p.numel() for p in cell.to_module(**arguments).parameters())
     assert conversion.data.static[0, 0] == 1
     assert 0.5 * parameters < conversion.data.static[0, 2] <= parameters
-
-
-def test_a_predictor_reads_the_network(space: str, model: Path) -> None:
-    encoder = OperatorTokenEncoder()
-    torch.manual_seed(0)
-    network = create_model(
-        "narformer_v2", encoder.out_channels, static_channels=encoder.static_channels,
-        hidden_channels=16, num_blocks=1,
-    )  # fmt: skip
-    predictor = ArchitecturePredictor(encoder, network, ["latency"], ["ms"])
-    assert predictor.predict(to_data(from_onnx(model))).isfinite().all()
 
 
 def test_latency(space: str, model: Path) -> None:

@@ -81,10 +81,8 @@ def many_attributes(i: int) -> Data:
         array=np.arange(i),
         nested=[i, f"{i}"],
         tree_index=torch.randint(n, (4, 2 + i % 2), dtype=torch.int32),
-        mask_index=torch.rand(n) < 0.5,
         root_index=i % n,
         face=torch.randint(n, (3, 2)),
-        node_batch=torch.arange(n),
     )
     return data
 
@@ -111,44 +109,6 @@ def sizes_only(i: int) -> Data:
     return Data(num_nodes=i)
 
 
-class Bipartite(Data):
-    """Increments that are tensors, and an attribute that gets a dimension of its own."""
-
-    def __inc__(self, key: str, value: Any, *args: Any, **kwargs: Any) -> Any:
-        if key == "edge_index":
-            return torch.tensor([[self.x_s.size(0)], [self.x_t.size(0)]])
-        if key == "shifted":
-            return int(value.numel())
-        if key == "vector":
-            return value.size(0)  # of the new dimension
-        return super().__inc__(key, value, *args, **kwargs)
-
-    def __cat_dim__(self, key: str, value: Any, *args: Any, **kwargs: Any) -> Any:
-        return None if key == "vector" else super().__cat_dim__(key, value, *args, **kwargs)
-
-
-def bipartite(i: int) -> Data:
-    s, t = 1 + i % 3, 1 + i % 4
-    return Bipartite(
-        x_s=torch.randn(s, 2),
-        x_t=torch.randn(t, 2),
-        edge_index=torch.stack([torch.randint(s, (i % 5,)), torch.randint(t, (i % 5,))]),
-        vector=torch.randn(6),
-        shifted=torch.randn(1 + i % 2),
-        num_nodes=s + t,
-    )
-
-
-class WiderNodes(Data):
-    @property
-    def num_nodes(self) -> int:
-        return 2 * self.op.size(0)
-
-
-def own_num_nodes(i: int) -> Data:
-    return WiderNodes(op=torch.arange(1 + i % 3), edge_index=torch.randint(2, (2, i % 4)))
-
-
 KINDS = [
     equal_sizes,
     ragged,
@@ -161,8 +121,6 @@ KINDS = [
     nodes_from_name,
     nodes_from_edges,
     labels_only,
-    bipartite,
-    own_num_nodes,
 ]
 
 
@@ -337,12 +295,6 @@ class TestOrder:
             orders.append(order_of(DeviceLoader(numbered, 23, shuffle=True)))
         assert orders[0] == orders[1] != orders[2]
 
-    def test_iterating_leaves_the_global_generator_alone(self, numbered: list[Data]) -> None:
-        loader = DeviceLoader(numbered, 5, shuffle=True)
-        before = torch.get_rng_state()
-        order_of(loader)
-        assert torch.equal(torch.get_rng_state(), before)
-
     def test_batch_sampler(self, numbered: list[Data]) -> None:
         loader = DeviceLoader(numbered, batch_sampler=[[3, 1], (4,), torch.tensor([0, 0])])
         assert len(loader) == 3
@@ -400,28 +352,27 @@ def assert_states_equal(out: dict[str, Any], expected: dict[str, Any]) -> None:
 
 
 class TestErrors:
-    @pytest.mark.parametrize("batch_size", [0, -3, 2.0, True, "4", None])
-    def test_batch_size(self, batch_size: Any) -> None:
-        with pytest.raises(ValueError, match=rf"'batch_size' to be a pos.*\(got {batch_size!r}\)"):
-            DeviceLoader(make(ragged), batch_size)
-
-    @pytest.mark.parametrize("name", ["shuffle", "drop_last"])
-    def test_flags(self, name: str) -> None:
-        with pytest.raises(ValueError, match=rf"'{name}' to be True or False \(got 2\)"):
-            DeviceLoader(make(ragged), 2, **{name: 2})
-
-    def test_no_batch_left(self) -> None:
-        with pytest.raises(ValueError, match=r"'batch_size'.*11, when 'drop_last'.*\(got 12\)"):
-            DeviceLoader(make(ragged), 12, drop_last=True)
-
-    def test_randomness(self) -> None:
-        graphs = make(ragged)
-        with pytest.raises(ValueError, match=r"'seed' to be an integer \(got 1.5\)"):
-            DeviceLoader(graphs, seed=1.5)  # type: ignore[arg-type]
-        with pytest.raises(ValueError, match="only one of 'generator' and 'seed'"):
-            DeviceLoader(graphs, seed=1, generator=torch.Generator())
-        with pytest.raises(ValueError, match=r"'generator' to be a torch\.Generator"):
-            DeviceLoader(graphs, generator=3)  # type: ignore[arg-type]
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ({"batch_size": 0}, r"'batch_size' to be a positive integer \(got 0\)"),
+            ({"batch_size": True}, r"'batch_size' to be a positive integer \(got True\)"),
+            ({"batch_size": None}, r"'batch_size' to be a positive integer \(got None\)"),
+            ({"shuffle": 2}, r"'shuffle' to be True or False \(got 2\)"),
+            ({"drop_last": 2}, r"'drop_last' to be True or False \(got 2\)"),
+            ({"batch_size": 12, "drop_last": True}, r"11, when 'drop_last'.*\(got 12\)"),
+            ({"seed": 1.5}, r"'seed' to be an integer \(got 1.5\)"),
+            ({"seed": 1, "generator": torch.Generator()}, "only one of 'generator' and 'seed'"),
+            ({"generator": 3}, r"'generator' to be a torch\.Generator"),
+            ({"batch_sampler": [[0]], "shuffle": True}, r"\(got shuffle\)"),
+            ({"batch_sampler": [[0]], "drop_last": True, "seed": 0}, r"\(got drop_last, seed\)"),
+            ({"batch_sampler": 3}, "'batch_sampler' to be an iterable that can be"),
+            ({"batch_sampler": iter([[0]])}, "'batch_sampler' to be an iterable that can be"),
+        ],
+    )
+    def test_arguments(self, arguments: dict[str, Any], message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            DeviceLoader(make(ragged), **arguments)
 
     def test_empty(self) -> None:
         for empty in ([], InMemory(make(ragged))[[]]):
@@ -484,21 +435,16 @@ class TestErrors:
         with pytest.raises(ValueError, match=r"attribute 'edge_index'.*\(got EdgeIndex\)"):
             DeviceLoader(graphs)
 
-    def test_batch_sampler(self) -> None:
-        graphs = make(ragged)
-        with pytest.raises(ValueError, match=r"\(got batch_size, shuffle\)"):
-            DeviceLoader(graphs, 2, True, batch_sampler=[[0]])
-        with pytest.raises(ValueError, match=r"\(got drop_last, generator, seed\)"):
-            DeviceLoader(
-                graphs,
-                batch_sampler=[[0]],
-                drop_last=True,
-                seed=0,
-                generator=torch.Generator(),
-            )
-        for sampler in (3, iter([[0]])):
-            with pytest.raises(ValueError, match="'batch_sampler' to be an iterable that can be"):
-                DeviceLoader(graphs, batch_sampler=sampler)  # type: ignore[arg-type]
+    def test_own_rules_of_batching(self) -> None:
+        class Bipartite(Data):
+            def __inc__(self, *args: Any, **kwargs: Any) -> Any:
+                return super().__inc__(*args, **kwargs)
+
+        with pytest.raises(ValueError, match=r"\(got Bipartite, which has its own '__inc__'\)"):
+            DeviceLoader([Bipartite(op=torch.ones(2))])
+        for name, value in (("node_batch", torch.arange(2)), ("mask_index", torch.ones(2) > 0)):
+            with pytest.raises(ValueError, match=f"'{name}' to have another name"):
+                DeviceLoader([Data(op=torch.ones(2), **{name: value})])
 
     def test_indices(self) -> None:
         loader = DeviceLoader(make(ragged))
@@ -522,51 +468,6 @@ class TestErrors:
         fixed = DeviceLoader(make(ragged), batch_sampler=[[0]])
         with pytest.raises(ValueError, match="'num_batches' only"):
             fixed.load_state_dict(state)
-
-
-def test_lightning_trains_and_resumes(tmp_path: Any) -> None:
-    lightning = pytest.importorskip("lightning")
-    seen: list[list[int]] = []
-
-    class Module(lightning.LightningModule):
-        def __init__(self) -> None:
-            super().__init__()
-            self.weight = torch.nn.Parameter(torch.zeros(()))
-
-        def training_step(self, batch: Batch) -> Tensor:
-            seen.append(batch.id.tolist())
-            return (batch.y - self.weight).square().mean()
-
-        def configure_optimizers(self) -> torch.optim.Optimizer:
-            return torch.optim.SGD(self.parameters(), lr=0.1)
-
-    def fit(max_steps: int, seed: int, checkpoint: str | None = None) -> tuple[Any, Any]:
-        graphs = [cell(i, id=i) for i in range(10)]
-        loader = DeviceLoader(graphs, 4, shuffle=True, seed=seed)
-        module = Module()
-        trainer = lightning.Trainer(
-            accelerator="cpu",
-            max_steps=max_steps,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
-        trainer.fit(module, loader, ckpt_path=checkpoint)
-        return trainer, module
-
-    _, whole = fit(8, seed=1)
-    expected = list(seen)
-    assert len(expected) == 8
-    assert sorted(chain(*expected[:3])) == list(range(10))
-
-    seen.clear()
-    trainer, _ = fit(5, seed=1)
-    path = str(tmp_path / "middle.ckpt")
-    trainer.save_checkpoint(path)
-    _, resumed = fit(8, seed=2, checkpoint=path)
-    assert seen == expected
-    assert torch.equal(resumed.weight, whole.weight)
 
 
 def test_speed() -> None:

@@ -49,40 +49,6 @@ class TestPairedBatchSampler:
         for _ in range(2):
             assert [batch.tolist() for batch in sampler] == [[0, 1, 5, 6], [2, 3, 7, 8], [4, 9]]
 
-    def test_drop_last(self) -> None:
-        sampler = PairedBatchSampler(10, 4, drop_last=True)
-        assert len(sampler) == 2
-        assert [batch.numel() for batch in sampler] == [8, 8]
-
-    def test_seed_and_generator(self) -> None:
-        def ids(**kwargs: Any) -> list[Any]:
-            sampler = PairedBatchSampler(10, 4, num_copies=2, **kwargs)
-            return [batch.tolist() for _ in range(2) for batch in sampler]
-
-        assert ids(seed=4) == ids(seed=4) == ids(generator=torch.Generator().manual_seed(4))
-        assert ids(seed=4) != ids(seed=5)
-        torch.manual_seed(1)
-        first = ids()
-        torch.manual_seed(1)
-        assert ids() == first
-
-    @pytest.mark.parametrize("num_done", range(4))
-    def test_resume(self, num_done: int) -> None:
-        first = PairedBatchSampler(10, 4, num_copies=3, seed=1)
-        list(first)
-        epoch = iter(first)
-        for _ in range(num_done):
-            next(epoch)
-        state = first.state_dict()
-        expected = [batch.tolist() for batch in epoch]
-        expected += [batch.tolist() for _ in range(2) for batch in first]
-
-        second = PairedBatchSampler(10, 4, num_copies=3, seed=2)
-        second.load_state_dict(state)
-        out = [batch.tolist() for _ in range(4) for batch in second]
-        assert out[: len(expected)] == expected
-        assert second.num_copies == 3
-
     def test_with_augmented_dataset(self) -> None:
         edge_index = torch.tensor([[0, 0, 1, 2], [1, 2, 3, 3]])
         graphs = [
@@ -104,18 +70,6 @@ class TestPairedBatchSampler:
         arguments = {"num_graphs": 4, "batch_size": 2, "num_copies": 1, name: value}
         with pytest.raises(ValueError, match=rf"'{name}' to be a positive.*\(got {value!r}\)"):
             PairedBatchSampler(**arguments)
-
-    def test_other_errors(self) -> None:
-        with pytest.raises(ValueError, match=r"'shuffle' to be True or False \(got None\)"):
-            PairedBatchSampler(4, 2, shuffle=None)  # type: ignore[arg-type]
-        with pytest.raises(ValueError, match=r"'batch_size' to be at most.*\(got 5\)"):
-            PairedBatchSampler(4, 5, drop_last=True)
-        with pytest.raises(ValueError, match="'seed' to be an integer"):
-            PairedBatchSampler(4, 2, seed="a")  # type: ignore[arg-type]
-        sampler = PairedBatchSampler(4, 2)
-        state = {**sampler.state_dict(), "num_batches": 2}
-        with pytest.raises(ValueError, match=r"less than the 2 batches.*\(got 2\)"):
-            sampler.load_state_dict(state)
 
     def test_repr(self) -> None:
         sampler = PairedBatchSampler(4, 2, num_copies=3)

@@ -182,6 +182,19 @@ class TestDenseReference:
 
 
 class TestInterface:
+    def test_lazy_size(self) -> None:
+        num_nodes, edge_index = GRAPHS["directed"]
+        conv, x = GraphAidedAttentionConv(-1, 7), features(num_nodes, 5)
+        optimizer = torch.optim.SGD(conv.parameters(), lr=0.1)
+        before = conv(x, edge_index)
+        assert repr(conv) == "GraphAidedAttentionConv(5, 7)"
+        before[:, 0].sum().backward()
+        optimizer.step()
+        assert not torch.equal(conv(x, edge_index), before)
+        loaded = GraphAidedAttentionConv(-1, 7)
+        loaded.load_state_dict(conv.state_dict())
+        torch.testing.assert_close(loaded(x, edge_index), conv(x, edge_index))
+
     def test_repr(self) -> None:
         assert repr(GraphAidedAttentionConv(8, 32)) == "GraphAidedAttentionConv(8, 32)"
 
@@ -405,7 +418,7 @@ class TestWrongInputs:
         with pytest.raises(ValueError, match=f"'x'.*{message}"):
             GraphAidedAttentionConv(5, 7)(x, NO_EDGES)
 
-    @pytest.mark.parametrize("value", [0, -1, 2.0, True, None, "5"])
+    @pytest.mark.parametrize("value", [0, -2, 2.0, True, None, "5"])
     @pytest.mark.parametrize("name", ["in_channels", "out_channels"])
     def test_channels(self, name: str, value: Any) -> None:
         arguments = {"in_channels": 5, "out_channels": 7, name: value}

@@ -1,11 +1,10 @@
 from __future__ import annotations
 
 import dense_reference
-import pytest
 import torch
 from dense_reference import ffn_weights, randomize
 
-from narformer_pyg.nn import GroupedFeedForward, GroupedLinear, grouped_feed_forward
+from narformer_pyg.nn import GroupedFeedForward
 from narformer_pyg.testing import assert_all_parameters_receive_gradients
 
 
@@ -33,28 +32,6 @@ class TestGroupedFeedForward:
         ffn = GroupedFeedForward(16).eval()
         x = torch.randn(2, 3, 16)
         torch.testing.assert_close(ffn(x), ffn(x.view(6, 16)).view(2, 3, 16))
-
-    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-    def test_inference_in_parts(self, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-        ffn = GroupedFeedForward(16).eval()
-        x = torch.randn(16, 50).t()
-        sizes = []
-
-        def forward_groups(self: GroupedLinear, groups: torch.Tensor) -> torch.Tensor:
-            sizes.append(groups.size(1))
-            return torch.baddbmm(self.bias, groups, self.weights)
-
-        monkeypatch.setattr(GroupedLinear, "forward_groups", forward_groups)
-        monkeypatch.setattr(grouped_feed_forward, "CACHED_ELEMENTS", 7 * 64)
-        with torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
-            monkeypatch.setattr(GroupedFeedForward, "_is_fused", lambda self, rows: False)
-            whole = ffn(x)
-            assert sizes == [50, 50]  # both maps at once
-            with torch.no_grad():
-                parts = ffn(x)
-        assert sizes == [50, 50, *[7] * 14, 1, 1]
-        assert parts.dtype == whole.dtype
-        torch.testing.assert_close(parts, whole)
 
     def test_groups_do_not_mix(self) -> None:
         ffn = GroupedFeedForward(16, num_groups=4).eval()

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from narformer_pyg.nn import (
+    LOSSES,
     ArchitectureConsistencyLoss,
     LogRatioLoss,
     PairwiseRankingLoss,
@@ -133,3 +134,22 @@ class TestLogRatio:
             LogRatioLoss(0)
         with pytest.raises(ValueError, match="same shape"):
             LogRatioLoss()(torch.ones(2, 1), torch.ones(2))
+
+
+@pytest.mark.parametrize("name", [name for name in LOSSES.names() if "consistency" not in name])
+def test_missing_labels_are_left_out(name: str) -> None:
+    loss = LOSSES.get(name)()
+    prediction = torch.rand(6, 2, requires_grad=True)
+    target = torch.rand(6, 2) + 0.1
+    target[[1, 4, 5], 0] = math.nan
+    target[:3, 1] = math.nan
+    torch.manual_seed(0)
+    value = loss(prediction, target)
+    (grad,) = torch.autograd.grad(value, prediction)
+    assert value > 0
+    assert grad.isfinite().all()
+    assert not grad[target.isnan()].any()
+    other = torch.where(target.isnan(), 7.0, prediction)  # what is predicted there does not count
+    torch.manual_seed(0)
+    torch.testing.assert_close(loss(other, target), value)
+    assert loss(prediction, torch.full_like(target, math.nan)) == 0

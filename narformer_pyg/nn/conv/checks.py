@@ -60,7 +60,7 @@ def as_edge_index(edge_index: Adj, num_nodes: int) -> Tensor:
     """
     if isinstance(edge_index, EdgeIndex):
         edge_index = edge_index.as_tensor()
-    elif type(edge_index) is not Tensor and is_sparse(edge_index):
+    elif is_sparse(edge_index):
         edge_index = _edges_of_matrix(edge_index, num_nodes)
     check_edge_index(edge_index, num_nodes)
     return edge_index

@@ -48,15 +48,8 @@ class DARTSGenotype:
 
     .. code-block:: python
 
-        genotype = DARTSGenotype.from_str(
-            "Genotype(normal=[('sep_conv_3x3', 0), ('sep_conv_3x3', 1), ('sep_conv_3x3', 0), "
-            "('sep_conv_3x3', 1), ('sep_conv_3x3', 1), ('skip_connect', 0), ('skip_connect', 0), "
-            "('dil_conv_3x3', 2)], normal_concat=range(2, 6), reduce=[('max_pool_3x3', 0), "
-            "('max_pool_3x3', 1), ('skip_connect', 2), ('max_pool_3x3', 1), ('max_pool_3x3', 0), "
-            "('skip_connect', 2), ('skip_connect', 2), ('max_pool_3x3', 1)], "
-            "reduce_concat=range(2, 6))"
-        )
-        genotype == DARTS_GENOTYPES["DARTS_V2"]  # True
+        genotype = DARTS_GENOTYPES["DARTS_V2"]
+        genotype == DARTSGenotype.from_str(str(genotype))  # True
 
     The fields are those of DARTS' own namedtuple: :obj:`DARTSGenotype(**genotype._asdict())`
     converts one. Genotypes are equal if their cells are equal in the given order; compare
@@ -64,15 +57,11 @@ class DARTSGenotype:
 
     Args:
         normal (sequence): The operations of the normal cell as pairs :obj:`(operation, node)`, two
-            for each intermediate node, with the node that the operation reads. Operations are
-            among :obj:`"max_pool_3x3"`, :obj:`"avg_pool_3x3"`, :obj:`"skip_connect"`,
-            :obj:`"sep_conv_3x3"`, :obj:`"sep_conv_5x5"`, :obj:`"dil_conv_3x3"` and
-            :obj:`"dil_conv_5x5"`.
+            for each intermediate node, with the node that the operation reads. The operations are
+            those of :obj:`narformer_pyg.spaces.darts.OPERATIONS`.
         reduce (sequence): The operations of the reduction cell.
-        normal_concat (sequence of int, optional): The nodes that the normal cell concatenates,
-            which are always all intermediate ones. (default: :obj:`(2, 3, 4, 5)`)
-        reduce_concat (sequence of int, optional): Those of the reduction cell.
-            (default: :obj:`(2, 3, 4, 5)`)
+        normal_concat, reduce_concat (sequence of int, optional): The nodes that each cell
+            concatenates, always all intermediate ones. (default: :obj:`(2, 3, 4, 5)`)
 
     Raises:
         ConversionError: If it is not a genotype of this space.
@@ -92,14 +81,10 @@ class DARTSGenotype:
 
     @classmethod
     def from_str(cls, text: str) -> DARTSGenotype:
-        r"""Parses DARTS' own notation, which is what :class:`str` makes of a genotype.
+        """Parses DARTS' own notation, which is also the text of a genotype, without running it.
 
-        The text is read, never run. Lists and tuples are the same, and a concatenation is
-        :obj:`range(2, 6)` or :obj:`[2, 3, 4, 5]`.
-
-        Args:
-            text (str): A text such as :obj:`"Genotype(normal=[('sep_conv_3x3', 0), ...],
-                normal_concat=range(2, 6), reduce=[...], reduce_concat=range(2, 6))"`.
+        Lists and tuples are the same, and a concatenation is :obj:`range(2, 6)` or
+        :obj:`[2, 3, 4, 5]`.
 
         Raises:
             ConversionError: If the text has another form or is not a genotype of this space.

@@ -13,14 +13,9 @@ from narformer_pyg.errors import ConversionError
 
 #: The seven operations of derived cells; :obj:`none` is only a candidate in DARTS' own search.
 OPERATIONS = (
-    "max_pool_3x3",
-    "avg_pool_3x3",
-    "skip_connect",
-    "sep_conv_3x3",
-    "sep_conv_5x5",
-    "dil_conv_3x3",
-    "dil_conv_5x5",
-)
+    "max_pool_3x3", "avg_pool_3x3", "skip_connect", "sep_conv_3x3", "sep_conv_5x5",
+    "dil_conv_3x3", "dil_conv_5x5",
+)  # fmt: skip
 #: The nodes of a cell that the operations compute, after its two inputs 0 and 1.
 INTERMEDIATE_NODES = (2, 3, 4, 5)
 NUM_EDGES = 2 * len(INTERMEDIATE_NODES)
@@ -86,18 +81,16 @@ def check_cell(name: str, edges: Any) -> Cell:
     checked: list[Edge] = []
     for k, edge in enumerate(edges):
         node = 2 + k // 2
-        if not isinstance(edge, (tuple, list)) or len(edge) != 2:
-            raise ConversionError(f"Expected '{name}' to hold {pairs} (got {edge!r:.100})")
+        is_pair = isinstance(edge, (tuple, list)) and len(edge) == 2
+        if not is_pair or isinstance(edge[1], bool) or not isinstance(edge[1], (int, np.integer)):
+            raise ConversionError(
+                f"Expected '{name}' to hold {pairs} (got {edge!r:.100} at node {node})"
+            )
         operation, source = edge
         if operation not in OPERATIONS:
             raise ConversionError(
                 f"Expected the operations of '{name}' to be among {', '.join(OPERATIONS)} (got "
                 f"{operation!r} at node {node})"
-            )
-        if isinstance(source, bool) or not isinstance(source, (int, np.integer)):
-            raise ConversionError(
-                f"Expected the operations of '{name}' to read nodes given as integers (got "
-                f"{source!r} in {edge!r} at node {node})"
             )
         if not 0 <= source < node:
             raise ConversionError(

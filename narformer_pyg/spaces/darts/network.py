@@ -110,16 +110,10 @@ class DARTSNetwork(nn.Module):
         self.classifier = nn.Linear(last, num_classes)
 
     def forward(self, x: Tensor, return_auxiliary: bool = False) -> Tensor | tuple[Tensor, Tensor]:
-        r"""Returns the logits of a batch of images.
+        """Returns the logits of a batch of images, with those of the second classifier on request.
 
-        Args:
-            x (Tensor): The images. The second classifier asks for 32 x 32 pixels, or 224 x 224
-                with the stem for ImageNet; a little more is possible.
-            return_auxiliary (bool, optional): Whether to return the logits of the second
-                classifier as well. (default: :obj:`False`)
-
-        Raises:
-            ValueError: If the images have another shape, or there is no second classifier.
+        The second classifier takes images of 32 x 32 pixels, or of 224 x 224 with the stem for
+        ImageNet, or slightly more.
         """
         if return_auxiliary and self.auxiliary_head is None:
             raise ValueError(

@@ -6,6 +6,7 @@ import ast
 from typing import Any
 
 from narformer_pyg.errors import ConversionError
+from narformer_pyg.spaces._checks import check_text
 
 # Longer than any genotype with all spaces that a formatter may add; keeps the parser safe.
 _MAX_LENGTH = 10_000
@@ -17,18 +18,8 @@ _FORMAT = (
 
 
 def parse_genotype(text: str) -> dict[str, Any]:
-    r"""Returns the four fields of a genotype's text; what they hold is not checked.
-
-    Args:
-        text (str): The text of DARTS' namedtuple.
-
-    Raises:
-        ConversionError: If the text has another form.
-        TypeError: If :obj:`text` is not a string.
-    """
-    if not isinstance(text, str):
-        raise TypeError(f"Expected 'text' to be a string (got {type(text).__name__}: {text!r:.80})")
-    if len(text) > _MAX_LENGTH:
+    """Returns the four fields of a genotype's text, without checking their contents."""
+    if len(check_text("text", text)) > _MAX_LENGTH:
         raise ConversionError(
             f"Expected 'text' to be a genotype, at most {_MAX_LENGTH} characters long (got "
             f"{len(text)}: {text!r:.80})"
@@ -56,15 +47,13 @@ def parse_genotype(text: str) -> dict[str, Any]:
 def _read(field: str, node: ast.expr, text: str) -> Any:
     """Returns the constants of a list or a tuple, or a range of nodes."""
     is_concat = field.endswith("_concat")
+    reason: Exception | None = None
     try:
-        if is_concat and isinstance(node, ast.Call) and _name(node) == "range":
-            if not node.keywords:
+        if is_concat and isinstance(node, ast.Call) and not node.keywords:
+            if _name(node) == "range":
                 return range(*(ast.literal_eval(argument) for argument in node.args))
-        else:
-            value = ast.literal_eval(node)
-            if isinstance(value, (list, tuple)):
-                return value
-        reason = None
+        elif isinstance(value := ast.literal_eval(node), (list, tuple)):
+            return value
     except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
         reason = error
     form = "range(2, 6)" if is_concat else "a list of constants"

@@ -89,12 +89,11 @@ class NASBench101Cell:
 
     @classmethod
     def from_str(cls, text: str) -> NASBench101Cell:
-        r"""Parses what :class:`str` makes of a cell. The notation is ours, the benchmark has none.
+        """Parses the text of a cell, in a notation of ours; the benchmark has none.
 
         Args:
             text (str): The vertices after the input, joined by :obj:`+`, each an operation with
-                the vertices it reads, as in
-                :obj:`"conv3x3-bn-relu~0+maxpool3x3~0,1+output~1,2"`.
+                the vertices that it reads: :obj:`"conv3x3-bn-relu~0+maxpool3x3~0,1+output~1,2"`.
 
         Raises:
             ConversionError: If the text has another form or is not a cell.
@@ -121,12 +120,7 @@ class NASBench101Cell:
 
     @classmethod
     def from_code(cls, vertices: int, edge_bits: int, op_code: int) -> NASBench101Cell:
-        r"""Returns the cell with a code, see :attr:`code`.
-
-        Args:
-            vertices (int): The number of vertices, input and output included.
-            edge_bits (int): The edges as bits.
-            op_code (int): The operations as base-3 digits.
+        """Returns the cell with a :attr:`code`.
 
         Raises:
             TypeError: If a number is not an integer.
@@ -174,10 +168,9 @@ class NASBench101Cell:
     def code(self) -> tuple[int, int, int]:
         r"""The cell as three numbers :obj:`(vertices, edge_bits, op_code)`.
 
-        Bit :math:`x + y (y - 1) / 2` of the second says whether there is an edge :math:`x \to y`.
-        The third reads the operations between input and output as base-3 digits (conv3x3 0,
-        conv1x1 1, maxpool3x3 2), the first one most significant. :func:`unpack_codes` takes
-        arrays of them.
+        Bit :math:`x + y (y - 1) / 2` of the second number is the edge :math:`x \to y`. The third
+        number reads the operations between input and output as base-3 digits (conv3x3 0, conv1x1 1,
+        maxpool3x3 2), the first one most significant. :func:`unpack_codes` takes arrays of them.
         """
         edge_bits = sum(p << y * (y - 1) // 2 for y, p in enumerate(self._predecessors()))
         op_code = 0
@@ -199,10 +192,9 @@ class NASBench101Cell:
     def neighbors(self) -> list[NASBench101Cell]:
         """Returns all cells that are one change away, each of its isomorphism class once.
 
-        A change replaces an operation, removes an edge (and the vertices it leaves on no path),
-        adds an edge, or adds a vertex with one edge from and one edge to the vertices there are.
-        Isomorphic cells have isomorphic neighbours, and every cell can be reached from every
-        other.
+        A change replaces an operation, removes an edge (with the vertices that it leaves on no
+        path), adds an edge, or adds a vertex with one ingoing and one outgoing edge. Isomorphic
+        cells have isomorphic neighbours, and changes lead from every cell to every other.
         """
         found: dict[tuple[int, int, int], NASBench101Cell] = {}
         for predecessors, operations in self._changes():
@@ -218,9 +210,8 @@ class NASBench101Cell:
     def canonical(self) -> NASBench101Cell:
         r"""Returns the representative of all cells isomorphic to this one.
 
-        It is the one with the smallest :attr:`code`. The parameters of its network can differ by a
-        few, as the channels that are left over when the output's are shared out go to the first
-        vertices.
+        It has the smallest :attr:`code`. Its network can have a few parameters more or less, as the
+        remainder of the output's channels goes to the first vertices.
         """
         return self.from_code(self.num_vertices, *min(self._forms()))
 

@@ -24,10 +24,8 @@ class UnpackedCells(NamedTuple):
 
     Args:
         vertices: The number of vertices: int64, :obj:`[num_cells]`.
-        adjacency: Whether there is an edge from source to target: bool,
-            :obj:`[num_cells, 7, 7]`.
-        op: The operation as in a graph (input 0, output 4), -1 for no vertex: int8,
-            :obj:`[num_cells, 7]`.
+        adjacency: The edges from source to target: bool, :obj:`[num_cells, 7, 7]`.
+        op: The operation ids, -1 for no vertex: int8, :obj:`[num_cells, 7]`.
     """
 
     vertices: np.ndarray
@@ -36,15 +34,7 @@ class UnpackedCells(NamedTuple):
 
 
 def unpack_codes(vertices: Any, edge_bits: Any, op_code: Any) -> UnpackedCells:
-    r"""Unpacks codes and checks that each is a cell of the benchmark.
-
-    Args:
-        vertices (array_like): The number of vertices, input and output included:
-            :obj:`[num_cells]`.
-        edge_bits (array_like): Bit :math:`x + y (y - 1) / 2` says whether there is an edge
-            :math:`x \to y`, :math:`x < y`: :obj:`[num_cells]`.
-        op_code (array_like): The intermediate operations as base-3 digits (places in
-            :obj:`DIGITS`), the first one most significant: :obj:`[num_cells]`.
+    """Unpacks arrays of codes, :obj:`[num_cells]` each, and checks that each row is a cell.
 
     Raises:
         TypeError: If an array is not of integers.
@@ -61,12 +51,8 @@ def unpack_codes(vertices: Any, edge_bits: Any, op_code: Any) -> UnpackedCells:
             "Expected 'vertices', 'edge_bits' and 'op_code' to have one entry for each cell "
             f"(got {', '.join(map(str, sizes))} entries)"
         )
-    _check_rows(
-        (vertices >= 2) & (vertices <= MAX_VERTICES),
-        "vertices",
-        vertices,
-        f"between 2 and {MAX_VERTICES}",
-    )
+    inside = (vertices >= 2) & (vertices <= MAX_VERTICES)
+    _check_rows(inside, "vertices", vertices, f"between 2 and {MAX_VERTICES}")
     below = (edge_bits >= 0) & (edge_bits < 1 << vertices * (vertices - 1) // 2)
     _check_rows(below, "edge_bits", edge_bits, "without bits of other than the cell's vertices")
     below = (op_code >= 0) & (op_code < 3 ** (vertices - 2))
@@ -83,12 +69,9 @@ def unpack_codes(vertices: Any, edge_bits: Any, op_code: Any) -> UnpackedCells:
     place = np.arange(MAX_VERTICES)
     entered = adjacency.any(axis=1) | (place == 0) | (place >= vertices[:, None])
     left = adjacency.any(axis=2) | (place >= vertices[:, None] - 1)
-    _check_rows(
-        (entered & left).all(axis=1),
-        "edge_bits",
-        edge_bits,
-        "a graph whose vertices are all on a path from input to output",
-    )
+    on_paths = (entered & left).all(axis=1)
+    what = "a graph whose vertices are all on a path from input to output"
+    _check_rows(on_paths, "edge_bits", edge_bits, what)
 
     op = np.full((num, MAX_VERTICES), -1, dtype=np.int8)
     op[:, 0] = 0
@@ -140,11 +123,6 @@ def vertex_channels(adjacency: np.ndarray, vertices: np.ndarray, out_channels: i
     The vertices that the output concatenates share the module's channels evenly, and the first
     ones take one more each where there is a remainder; any other vertex has as many channels as the
     largest vertex that it feeds. Input, output and padding have zero.
-
-    Args:
-        adjacency (numpy.ndarray): See :class:`UnpackedCells`.
-        vertices (numpy.ndarray): See :class:`UnpackedCells`.
-        out_channels (int): The channels of the module's output.
     """
     concatenated = adjacency[np.arange(len(vertices)), :, vertices - 1]  # [num_cells, 7]
     concatenated[:, 0] = False  # the input is added, not concatenated

@@ -75,11 +75,7 @@ def split_bits(vertices: int, edge_bits: int) -> list[int]:
 
 
 def useful_vertices(predecessors: Sequence[int]) -> list[int]:
-    """Returns the vertices on a path from input to output, in order; none if there is no path.
-
-    Args:
-        predecessors: The graph, its vertices in topological order.
-    """
+    """Returns the vertices on a path from input to output, in order; none if there is no path."""
     n = len(predecessors)
     reached = 1  # from the input
     for y in range(1, n):
@@ -111,12 +107,7 @@ def topological_order(predecessors: Sequence[int]) -> list[int]:
 
 
 def labelled_forms(predecessors: Sequence[int], digits: Sequence[int]) -> set[tuple[int, int]]:
-    """Returns edge bits and base-3 labels of a graph in all of its topological orders.
-
-    Args:
-        predecessors: The graph, without vertices off the paths from input to output.
-        digits: The label of each vertex; those of input and output are not read.
-    """
+    """Returns edge bits and base-3 labels of a pruned graph in all of its topological orders."""
     n = len(predecessors)
     edges = [(x, y) for y in range(n) for x in range(y) if predecessors[y] >> x & 1]
     place = [0] * n

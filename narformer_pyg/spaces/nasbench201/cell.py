@@ -18,7 +18,6 @@ from narformer_pyg.spaces.nasbench201.graph import (
     NUM_NODES,
     OPERATIONS,
     NASBench201Data,
-    check_operation,
     check_operations,
     graph_edge_index,
 )
@@ -28,7 +27,6 @@ NUM_CELLS = len(OPERATIONS) ** len(CELL_EDGES)
 
 _DIGIT = {name: i for i, name in enumerate(OPERATIONS)}
 _WEIGHTS = tuple(len(OPERATIONS) ** k for k in reversed(range(len(CELL_EDGES))))
-_TERM = re.compile(r"([^|~+]+)~([0-9]+)")
 _FORMAT = "'|op~0|+|op~0|op~1|+|op~0|op~1|op~2|'"
 
 
@@ -64,16 +62,15 @@ class NASBench201Cell:
 
     @classmethod
     def from_str(cls, arch_str: str) -> NASBench201Cell:
-        r"""Parses the benchmark's own notation.
+        """Parses the benchmark's own notation.
 
         Args:
             arch_str (str): A string such as
-                :obj:`"|none~0|+|none~0|none~1|+|none~0|none~1|none~2|"`: the operations that
-                arrive at feature maps 1, 2 and 3, each with the feature map it reads.
+                :obj:`"|none~0|+|none~0|none~1|+|none~0|none~1|none~2|"`: the operations of feature
+                maps 1, 2 and 3, each with the feature map that it reads.
 
         Raises:
-            ConversionError: If the string has another number of feature maps or operations, an
-                unknown operation, or an operation that reads the wrong feature map.
+            ConversionError: If the string has another form or an unknown operation.
             TypeError: If :obj:`arch_str` is not a string.
         """
         groups = check_text("arch_str", arch_str).split("+")
@@ -82,65 +79,33 @@ class NASBench201Cell:
                 f"Expected 'arch_str' to describe 3 feature maps joined by '+', as in {_FORMAT} "
                 f"(got {len(groups)}: {arch_str!r})"
             )
-        operations = []
+        operations: list[str] = []
         for target, group in enumerate(groups, start=1):
-            if len(group) < 2 or group[0] != "|" or group[-1] != "|":
+            terms = "".join(rf"([^|~]+)~{source}\|" for source in range(target))
+            match = re.fullmatch(rf"\|{terms}", group)
+            if match is None:
                 raise ConversionError(
-                    f"Expected the operations of feature map {target} to stand between '|', as in "
-                    f"{_FORMAT} (got {group!r} in {arch_str!r})"
+                    f"Expected feature map {target} to have {target} operation(s), which read "
+                    f"feature maps 0 to {target - 1}, as in {_FORMAT} (got {group!r} in "
+                    f"{arch_str!r})"
                 )
-            terms = group[1:-1].split("|")
-            if len(terms) != target:
-                raise ConversionError(
-                    f"Expected {target} operation(s) at feature map {target} "
-                    f"(got {len(terms)}: {group!r} in {arch_str!r})"
-                )
-            for source, term in enumerate(terms):
-                match = _TERM.fullmatch(term)
-                if match is None:
-                    raise ConversionError(
-                        f"Expected 'operation~source' at feature map {target}, as in {_FORMAT} "
-                        f"(got {term!r} in {arch_str!r})"
-                    )
-                operation = check_operation(match[1])
-                if match[2] != str(source):
-                    raise ConversionError(
-                        f"Expected operation {source + 1} at feature map {target} to read feature "
-                        f"map {source} (got {match[2]}: {term!r} in {arch_str!r})"
-                    )
-                operations.append(operation)
+            operations += match.groups()
         return cls(tuple(operations))
 
     @classmethod
     def from_index(cls, index: int) -> NASBench201Cell:
-        r"""Returns the cell with an official index of the benchmark.
-
-        Args:
-            index (int): The index, between :obj:`0` and :obj:`15624`.
-
-        Raises:
-            TypeError: If :obj:`index` is not an integer.
-            ValueError: If :obj:`index` is out of range; negative indices are.
-        """
+        """Returns the cell with an official index of the benchmark, :obj:`0` to :obj:`15624`."""
         return cls.from_code(int(cell_codes()[check_number("index", index, NUM_CELLS)]))
 
     @classmethod
     def from_code(cls, code: int) -> NASBench201Cell:
-        r"""Returns the cell whose operations are the base-5 digits of a number.
-
-        Args:
-            code (int): The number, between :obj:`0` and :obj:`15624`, see :attr:`code`.
-
-        Raises:
-            TypeError: If :obj:`code` is not an integer.
-            ValueError: If :obj:`code` is out of range.
-        """
+        """Returns the cell with a :attr:`code`, :obj:`0` to :obj:`15624`."""
         code = check_number("code", code, NUM_CELLS)
         return cls(tuple(OPERATIONS[code // weight % len(OPERATIONS)] for weight in _WEIGHTS))
 
     @classmethod
     def random(cls, rng: np.random.Generator) -> NASBench201Cell:
-        r"""Draws a cell uniformly from all 15,625, with a NumPy generator."""
+        """Draws a cell uniformly from all 15,625, with a NumPy generator."""
         return cls.from_code(int(check_rng(rng).integers(NUM_CELLS)))
 
     @property

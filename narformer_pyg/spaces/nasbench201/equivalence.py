@@ -61,7 +61,7 @@ def equivalent_indices(index: int) -> Tensor:
     spread evenly, which may leave the cell out.
 
     Args:
-        index (int): An official index, :obj:`0` to :obj:`15624`.
+        index (int): An official index.
     """
     cell = NASBench201Cell.from_index(index)  # checks the range
     return _members()[int(function_indices()[cell.index])].clone()  # the cache stays as it is

@@ -37,15 +37,6 @@ def graph_edge_index() -> Tensor:
     return torch.tensor(GRAPH_EDGES).t().contiguous()
 
 
-def check_operation(operation: Any) -> str:
-    """Returns the name of an operation, or raises a :class:`ConversionError`."""
-    if operation not in OPERATIONS:
-        raise ConversionError(
-            f"Expected 'operations' to be among {', '.join(OPERATIONS)} (got {operation!r})"
-        )
-    return str(operation)
-
-
 def check_operations(operations: Any) -> tuple[str, ...]:
     """Returns the six operations of a cell, or raises if they are something else."""
     if isinstance(operations, str) or not isinstance(operations, Iterable):
@@ -59,4 +50,9 @@ def check_operations(operations: Any) -> tuple[str, ...]:
             f"Expected 'operations' to hold {len(CELL_EDGES)} names "
             f"(got {len(operations)}: {operations!r})"
         )
-    return tuple(check_operation(operation) for operation in operations)
+    for operation in operations:
+        if operation not in OPERATIONS:
+            raise ConversionError(
+                f"Expected 'operations' to be among {', '.join(OPERATIONS)} (got {operation!r})"
+            )
+    return operations

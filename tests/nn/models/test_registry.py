@@ -8,14 +8,8 @@ from torch_geometric.data import Batch
 
 from narformer_pyg.datasets import FakeNAS
 from narformer_pyg.nn import CellTokenEncoder
-from narformer_pyg.nn.models import (
-    ArchitecturePredictor,
-    GNNBaseline,
-    NARFormerV2,
-    create_model,
-    list_models,
-)
-from narformer_pyg.nn.models.registry import model_name
+from narformer_pyg.nn.models import MODELS, NARFormerV2, create_model, list_models
+from narformer_pyg.predictor import ArchitecturePredictor
 from narformer_pyg.testing import (
     assert_all_parameters_receive_gradients,
     assert_batch_invariant,
@@ -24,7 +18,7 @@ from narformer_pyg.testing import (
 
 
 def test_names() -> None:
-    assert list_models() == ["narformer_v2", "gcn", "gat", "gin", "graphsage"]
+    assert set(list_models()) == {"narformer_v2", "gcn", "gat", "gin", "graphsage"}
     assert isinstance(create_model("narformer_v2", 4, hidden_channels=16), NARFormerV2)
     list_models().clear()
     assert list_models()
@@ -44,7 +38,7 @@ def test_model(name: str, readout: str, tmp_path: Path) -> None:
         readout=readout,
         dropout=0.1,
     )
-    assert model_name(model) == name
+    assert MODELS.name_of(model) == name
     predictor = ArchitecturePredictor(encoder, model, scale=[1.0, 10.0, 0.5])
     graphs = list(FakeNAS(6))
     batch = Batch.from_data_list(graphs)
@@ -102,19 +96,29 @@ def test_reset_parameters(name: str) -> None:
             assert not torch.equal(p, before[key]), key
 
 
-def test_unknown_names() -> None:
-    with pytest.raises(ValueError, match=r"'name' to be among narformer_v2, gcn.*got 'resnet'"):
+def test_lazy_sizes() -> None:
+    for name in list_models():
+        torch.manual_seed(0)
+        lazy = create_model(name, -1, hidden_channels=16, num_blocks=2)
+        torch.manual_seed(0)
+        sized = create_model(name, 4, hidden_channels=16, num_blocks=2)
+        x, edges = torch.randn(3, 4), torch.tensor([[0, 1], [1, 2]])
+        assert lazy(x, edges).shape == (1, 1)
+        assert lazy.in_channels == 4
+        shapes = {k: p.shape for k, p in lazy.state_dict().items()}
+        assert shapes == {k: p.shape for k, p in sized.state_dict().items()}
+        loaded = create_model(name, -1, hidden_channels=16, num_blocks=2).eval()
+        loaded.load_state_dict(sized.state_dict())
+        torch.testing.assert_close(loaded(x, edges), sized.eval()(x, edges))
+
+
+def test_wrong_arguments() -> None:
+    with pytest.raises(ValueError, match=r"'model' to be among gcn, gat.*got 'resnet'"):
         create_model("resnet", 4)
-    with pytest.raises(ValueError, match=r"'network' to be among gcn, gat.*got 'mlp'"):
-        GNNBaseline("mlp", 4)
-
-
-def test_model_that_cannot_be_saved(tmp_path: Path) -> None:
-    class Own(NARFormerV2):
-        pass
-
-    encoder = CellTokenEncoder(7, 8, num_frequencies=4)
-    predictor = ArchitecturePredictor(encoder, Own(16, 16, 1))
-    with pytest.raises(ValueError, match=r"'model' to be one that 'create_model' can.*got Own"):
-        predictor.save_pretrained(tmp_path)
-    assert not list(tmp_path.iterdir())
+    for name in list_models():
+        with pytest.raises(ValueError, match=rf"arguments of the model '{name}'.*\(got 'foo'\)"):
+            create_model(name, 4, foo=1)
+    with pytest.raises(ValueError, match=r"'norm' to be 'layer' or 'none' \(got True\)"):
+        create_model("gcn", 4, norm=True)
+    recipe = {"hidden_channels": 16, "num_blocks": 2, "norm": "layer"}  # of NAR-Former V2
+    assert isinstance(create_model("gcn", 4, **recipe).norms[0], torch.nn.LayerNorm)

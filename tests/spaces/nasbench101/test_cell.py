@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import copy
 import csv
-import pickle
 import random
 from collections import Counter
 from pathlib import Path
@@ -23,29 +21,6 @@ from narformer_pyg.spaces.nasbench101 import (
     unpack_codes,
 )
 
-# Text, official hash, official number of parameters.
-KNOWN = [
-    ("output~0", "043721b9c7fe8c5fad811d47d83132ec", 882570),
-    ("conv1x1-bn-relu~0+output~0,1", "09fc2d10bdd6225e167a6f81a22a3f06", 2793866),
-    ("maxpool3x3~0+output~1", "53cee42601ad14d661bb6878031d6acb", 882570),
-    ("maxpool3x3~0+maxpool3x3~0,1+output~2", "001a6fcc8b38cbc515be788a86bdc804", 1756298),
-    (
-        "maxpool3x3~0+conv3x3-bn-relu~0,1+conv3x3-bn-relu~0,1,2+output~0,1,3",
-        "001ea832563f8d635ef7d0af25926274",
-        6843402,
-    ),
-    (
-        "conv3x3-bn-relu~0+conv1x1-bn-relu~1+conv3x3-bn-relu~0+maxpool3x3~0+output~1,2,3,4",
-        "00d21be935540c56be490ebd170806c5",
-        1893898,
-    ),
-    (
-        "conv1x1-bn-relu~0+conv1x1-bn-relu~1+conv1x1-bn-relu~0+conv1x1-bn-relu~0"
-        "+maxpool3x3~1,2,3,4+output~5",
-        "0341c85efb8042240c3dce0091b34ee1",
-        6780298,
-    ),
-]
 # The classes of isomorphic cells by their number of vertices, and the labelled graphs.
 NUM_CLASSES = {2: 1, 3: 6, 4: 84, 5: 2441}
 NUM_GRAPHS = {2: 1, 3: 2, 4: 10, 5: 121, 6: 1545, 7: 4793}
@@ -101,14 +76,6 @@ def test_constants() -> None:
     graphs, ends = all_edge_bits()
     assert Counter(n for n, _ in graphs) == NUM_GRAPHS
     assert ends[-1] == sum(count * 3 ** (n - 2) for n, count in NUM_GRAPHS.items())
-
-
-@pytest.mark.parametrize(("text", "module_hash", "parameters"), KNOWN)
-def test_known_cells(text: str, module_hash: str, parameters: int) -> None:
-    cell = NASBench101Cell.from_str(text)
-    assert str(cell) == text
-    assert cell.module_hash == module_hash
-    assert cell.num_parameters() == parameters
 
 
 def test_constructor_takes_any_matrix() -> None:
@@ -181,21 +148,11 @@ def test_constructor_rejects(matrix: object, names: list, message: str) -> None:
         NASBench101Cell(matrix, names)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("names", ["input,output", None, 5])
-def test_constructor_rejects_types(names: object) -> None:
-    with pytest.raises(TypeError, match=r"'operations' to be a sequence of names"):
-        NASBench101Cell(MATRIX, names)  # type: ignore[arg-type]
-
-
 def test_round_trips(cells: list[NASBench101Cell]) -> None:
     for cell in cells:
         assert NASBench101Cell.from_str(str(cell)) == cell
         assert NASBench101Cell.from_code(*cell.code) == cell
-    cell = cells[0]
-    assert pickle.loads(pickle.dumps(cell)) == copy.deepcopy(cell) == cell
-    assert NASBench101Cell.from_code(*map(np.int64, cell.code)) == cell
-    with pytest.raises(AttributeError):
-        cell.operations = ()  # type: ignore[misc]
+    assert NASBench101Cell.from_code(*map(np.int64, cells[0].code)) == cells[0]
 
 
 @pytest.mark.parametrize(
@@ -218,13 +175,8 @@ def test_from_str_rejects(text: str, message: str) -> None:
         NASBench101Cell.from_str(text)
 
 
-def test_from_str_rejects_types() -> None:
-    with pytest.raises(TypeError, match=r"'text' to be a string \(got bytes"):
-        NASBench101Cell.from_str(b"output~0")  # type: ignore[arg-type]
-
-
 def test_code() -> None:
-    cell = NASBench101Cell.from_str(KNOWN[1][0])
+    cell = NASBench101Cell.from_str("conv1x1-bn-relu~0+output~0,1")
     assert cell.code == (3, 0b111, 1)
     for code, message in [
         ((1, 0, 0), r"'vertices' to be between 2 and 7 \(got 1\)"),
@@ -364,30 +316,11 @@ def test_neighbors_reach_every_small_cell() -> None:
     assert len(reached) == NUM_CLASSES[2] + NUM_CLASSES[3] + NUM_CLASSES[4]
 
 
-def test_mutate() -> None:
-    cell = NASBench101Cell.from_str(KNOWN[2][0])
-    rng = np.random.default_rng(0)
-    assert {cell.mutate(rng) for _ in range(300)} == set(cell.neighbors())
-
-
-@pytest.mark.parametrize("rng", [None, 0, np.random])
-def test_rng_is_checked(rng: object) -> None:
-    with pytest.raises(TypeError, match=r"numpy\.random\.Generator.*default_rng\(0\)"):
-        NASBench101Cell.random(rng)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match=r"numpy\.random\.Generator"):
-        NASBench101Cell.from_str("output~0").mutate(rng)  # type: ignore[arg-type]
-
-
 def test_to_data() -> None:
     text = "conv1x1-bn-relu~0+conv3x3-bn-relu~0,1+maxpool3x3~0+output~2,3"
     data = NASBench101Cell.from_str(text).to_data()
-    assert sorted(data.keys()) == ["edge_index", "num_nodes", "op", "position"]
     assert data.op.tolist() == [0, 1, 2, 3, 4]
-    assert data.position.tolist() == [0, 1, 2, 3, 4]
     assert data.edge_index.t().tolist() == [[0, 1], [0, 2], [1, 2], [0, 3], [2, 4], [3, 4]]
-    assert data.op.dtype == data.position.dtype == data.edge_index.dtype == torch.long
-    assert data.edge_index.is_contiguous()
-    assert data.validate()
     assert NASBench101Cell.from_str("output~0").to_data().edge_index.tolist() == [[0], [1]]
 
 
@@ -395,6 +328,7 @@ def test_published_hashes_and_parameters(published: Path) -> None:
     with (published / "nasbench101_published.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     cells = [NASBench101Cell.from_str(row["cell"]) for row in rows]
+    assert [str(cell) for cell in cells] == [row["cell"] for row in rows]
     assert [cell.module_hash for cell in cells] == [row["hash"] for row in rows]
     parameters = [int(row["parameters"]) for row in rows]
     assert [cell.num_parameters() for cell in cells] == parameters

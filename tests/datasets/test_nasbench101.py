@@ -9,20 +9,17 @@ import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
-import networkx as nx
 import numpy as np
 import pytest
 import torch
+from graphs import same_graph
 from nasbench101_writer import evaluation, metrics, record, write_tfrecord
-from torch_geometric.data import Batch, Data
+from torch_geometric.data import Data
 from torch_geometric.loader import DataLoader
 
 from narformer_pyg.datasets import NASBench101
 from narformer_pyg.datasets.nasbench101 import collated_graphs
 from narformer_pyg.loader import DeviceLoader
-from narformer_pyg.nn import CellTokenEncoder
-from narformer_pyg.nn.models import create_model
-from narformer_pyg.predictor import ArchitecturePredictor
 from narformer_pyg.spaces import NASBench101Cell
 from narformer_pyg.spaces.nasbench101 import NODE_TYPES, NUM_CELLS, all_edge_bits
 from narformer_pyg.transforms import InformationFlowAugmentation
@@ -87,17 +84,6 @@ def dataset(cells: list[NASBench101Cell]) -> NASBench101:
 
 def codes(cells: list[NASBench101Cell]) -> list[np.ndarray]:
     return [np.array(column) for column in zip(*(cell.code for cell in cells), strict=True)]
-
-
-def equal(a: Data, b: Data) -> bool:
-    if sorted(a.keys()) != sorted(b.keys()):
-        return False
-    return all(
-        torch.equal(a[key], b[key]) and a[key].dtype == b[key].dtype
-        if isinstance(a[key], torch.Tensor)
-        else a[key] == b[key]
-        for key in a.keys()  # noqa: SIM118
-    )
 
 
 def has_seven_nodes(data: Data) -> bool:
@@ -235,7 +221,7 @@ class TestOfficialFile:
         for i in range(len(dataset)):
             assert dataset[i].num_nodes == dataset.cell(i).num_vertices == 7
             j = [full.cell(k) for k in range(len(full))].index(dataset.cell(i))
-            assert equal(dataset[i], full[j])
+            assert same_graph(dataset[i], full[j])
             assert dataset.labels("test_acc_108")[i] == full.labels("test_acc_108")[j]
         with pytest.raises(ValueError, match=r"'pre_filter' to keep at least one graph"):
             NASBench101(root, pre_filter=lambda data: False)
@@ -349,7 +335,7 @@ class TestGraphs:
         for i, cell in enumerate(cells):
             expected = cell.to_data()
             expected.y = torch.stack([dataset.labels(name)[i] for name in dataset.targets])[None]
-            assert equal(dataset[i], expected)
+            assert same_graph(dataset[i], expected)
             assert dataset[i].validate()
 
     def test_storage_is_what_collating_graph_by_graph_gives(
@@ -358,7 +344,7 @@ class TestGraphs:
         data, slices = collated_graphs(*codes(cells))
         graphs = [cell.to_data() for cell in cells]
         expected, expected_slices = NASBench101.collate(graphs)
-        assert equal(data, expected)
+        assert same_graph(data, expected)
         assert data._store._num_nodes == expected._store._num_nodes
         assert sorted(slices) == sorted(expected_slices)
         assert all(torch.equal(slices[key], expected_slices[key]) for key in slices)
@@ -368,58 +354,27 @@ class TestGraphs:
         for part in (dataset, dataset[[5, 1, 30, 1]]):
             loader = DeviceLoader(part, batch_size)
             for out, expected in zip(loader, DataLoader(part, batch_size), strict=True):
-                assert equal(out, expected)
+                assert same_graph(out, expected)
                 assert out.num_graphs == expected.num_graphs
                 pairs = zip(out.to_data_list(), expected.to_data_list(), strict=True)
-                assert all(equal(a, b) for a, b in pairs)
-
-    def test_batch(self, dataset: NASBench101) -> None:
-        batch = Batch.from_data_list([dataset[0], dataset[1]])
-        assert batch.y.shape == (2, 16)
-        assert batch.num_nodes == dataset[0].num_nodes + dataset[1].num_nodes
-        assert equal(batch[1], dataset[1])
-
-    def test_predict(self, dataset: NASBench101, cells: list[NASBench101Cell]) -> None:
-        torch.manual_seed(0)
-        model = create_model("narformer_v2", in_channels=128, hidden_channels=32, num_blocks=2)
-        predictor = ArchitecturePredictor(CellTokenEncoder(), model)
-        unlabelled = NASBench101.from_arrays(*codes(cells))
-        expected = predictor.predict(cells)
-        assert expected.unique().numel() > 10
-        for part in (dataset, unlabelled):
-            for batch_size in (3, 100):
-                out = predictor.predict(part, batch_size=batch_size)
-                torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-6)
+                assert all(same_graph(a, b) for a, b in pairs)
 
     def test_augmented_graphs_are_isomorphic(self, dataset: NASBench101) -> None:
-        def to_networkx(data: Data) -> nx.DiGraph:
-            graph = nx.DiGraph()
-            for node, op in enumerate(data.op.tolist()):
-                graph.add_node(node, op=op)
-            graph.add_edges_from(data.edge_index.t().tolist())
-            return graph
-
         def to_cell(data: Data) -> NASBench101Cell:
             matrix = torch.zeros(data.num_nodes, data.num_nodes, dtype=torch.long)
             matrix[data.edge_index[0], data.edge_index[1]] = 1
             names = [NODE_TYPES[op] for op in data.op.tolist()]
             return NASBench101Cell(matrix, names)  # type: ignore[arg-type]
 
-        changed = 0
         for mode in ("first", "random"):
             augment = InformationFlowAugmentation(mode, seed=0)  # type: ignore[arg-type]
             for data in dataset:
                 out = augment(data)
-                changed += not equal(out, data)
-                assert nx.is_isomorphic(
-                    to_networkx(out), to_networkx(data), node_match=lambda u, v: u == v
-                )
                 assert to_cell(out).module_hash == to_cell(data).module_hash
                 assert torch.equal(out.y, data.y)
                 assert torch.equal(out.position, data.position)
                 # Valid permutations give another matrix or other operations.
-                assert equal(out, data) == (len(to_cell(data)._forms()) == 1)
-        assert changed > len(dataset)
+                assert same_graph(out, data) == (len(to_cell(data)._forms()) == 1)
 
 
 class TestFromArrays:
@@ -460,7 +415,7 @@ class TestFromArrays:
             ids = [7, 3, 9][: len(subset)]
             assert [subset.cell(k) for k in range(len(subset))] == [cells[i] for i in ids]
             assert torch.equal(subset.labels(name), dataset.labels(name)[ids])
-            assert equal(subset[1], dataset[3])
+            assert same_graph(subset[1], dataset[3])
         for i in (-1, len(dataset)):
             with pytest.raises(ValueError, match=r"'i' to be"):
                 dataset.cell(i)
@@ -511,6 +466,6 @@ def test_as_many_cells_as_the_space_has() -> None:
     for size in (100, 172, 424, 4236):
         assert dataset.get_split(size, 200).train.numel() == size
     for i in (0, 1, 77777, NUM_CELLS - 1):
-        assert equal(dataset[i], dataset.cell(i).to_data())
+        assert same_graph(dataset[i], dataset.cell(i).to_data())
     num_nodes = sum(batch.num_nodes for batch in DeviceLoader(dataset, 8192))
     assert num_nodes == int(vertices.sum())

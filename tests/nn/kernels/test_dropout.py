@@ -6,7 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from narformer_pyg.nn.dropout import dropout, norm_dropout, relu_dropout, zeroed_positions
+from narformer_pyg.nn import Dropout
+from narformer_pyg.nn.kernels.dropout import zeroed_positions
+
+
+def dropout(x: Tensor, p: float, training: bool) -> Tensor:
+    return Dropout(p).train(training)(x)
 
 
 def dropped(shape: tuple[int, ...], p: float) -> Tensor:
@@ -121,55 +126,15 @@ class TestDropout:
         assert_probability(zeros, 0.5)
         assert_probability(zeros.mean(dim=0).sub(0.5).sign().add(1).div(2), 0.5)
 
-    @pytest.mark.parametrize("p", [-0.1, 1.5])
-    def test_wrong_probability(self, p: float) -> None:
-        with pytest.raises(ValueError, match=f"{p}"):
-            dropout(torch.ones(3), p, training=True)
-
-    def test_everything_dropped(self) -> None:
-        assert not dropout(torch.ones(100), 1.0, training=True).any()
-
-
-class TestFused:
-    """Each equals its parts for the same seed."""
-
-    @pytest.mark.parametrize("p", [0.0, 0.1, 0.5])
-    @pytest.mark.parametrize("training", [True, False])
-    def test_relu(self, p: float, training: bool) -> None:
-        x = torch.randn(70, 30, requires_grad=True)
-        torch.manual_seed(4)
-        out = relu_dropout(x, p, training)
-        torch.manual_seed(4)
-        expected = dropout(x.relu(), p, training)
-        torch.testing.assert_close(out, expected)
-        weight = torch.randn_like(out)
-        (grad,) = torch.autograd.grad(out, x, weight)
-        torch.testing.assert_close(grad, torch.autograd.grad(expected, x, weight)[0])
-
-    @pytest.mark.parametrize("p", [0.0, 0.1, 0.5])
-    @pytest.mark.parametrize("training", [True, False])
-    @pytest.mark.parametrize("relu", [True, False])
-    def test_norm(self, p: float, training: bool, relu: bool) -> None:
-        torch.manual_seed(5)
-        norm = torch.nn.LayerNorm(30)
-        torch.nn.init.normal_(norm.weight)
-        torch.nn.init.normal_(norm.bias)
-        x = torch.randn(4, 20, 30, requires_grad=True)
-        torch.manual_seed(4)
-        out = norm_dropout(x, norm, p, training, relu)
-        torch.manual_seed(4)
-        expected = dropout(norm(x).relu() if relu else norm(x), p, training)
-        torch.testing.assert_close(out, expected)
-        inputs, weight = [x, norm.weight, norm.bias], torch.randn_like(out)
-        grads = torch.autograd.grad(out, inputs, weight)
-        torch.testing.assert_close(grads, torch.autograd.grad(expected, inputs, weight))
-
     def test_twice_differentiable(self) -> None:
         x = torch.randn(6, 5, dtype=torch.double, requires_grad=True)
 
         def run(x: Tensor) -> Tensor:
             torch.manual_seed(4)
-            return relu_dropout(x, 0.2, True) + dropout(x.square(), 0.2, True)
+            return dropout(x.square(), 0.2, True)
 
         assert torch.autograd.gradcheck(run, x)
         assert torch.autograd.gradgradcheck(run, x)
+
+    def test_everything_dropped(self) -> None:
+        assert not dropout(torch.ones(100), 1.0, training=True).any()

@@ -1,13 +1,9 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
 from narformer_pyg.convert import from_darts, to_data
 from narformer_pyg.errors import ConversionError
-from narformer_pyg.nn import CellTokenEncoder
-from narformer_pyg.nn.models import create_model
-from narformer_pyg.predictor import ArchitecturePredictor
 from narformer_pyg.spaces import DARTS_GENOTYPES, DARTSGenotype
 
 V1 = DARTS_GENOTYPES["DARTS_V1"]
@@ -40,20 +36,3 @@ def test_to_data_tells_the_spaces_apart() -> None:
         to_data("Genotypes")
     with pytest.raises(ConversionError, match=r"a genotype in DARTS' notation.*got int: 5"):
         to_data(5)
-
-
-def test_a_predictor_reads_genotypes() -> None:
-    torch.manual_seed(0)
-    encoder = CellTokenEncoder()
-    model = create_model("narformer_v2", encoder.out_channels, hidden_channels=16, num_blocks=2)
-    predictor = ArchitecturePredictor(encoder, model, ["accuracy"], ["%"])
-    architectures = [str(V1), V1, DARTS_GENOTYPES["DARTS_V2"]]
-    text, genotype, other = predictor.predict(architectures)
-    assert torch.equal(text, genotype)
-    assert not torch.allclose(text, other)
-    torch.testing.assert_close(predictor.predict(str(V1)), text)
-    # Cells of several spaces in one batch.
-    mixed = predictor.predict([V1, "|none~0|+|none~0|none~1|+|none~0|none~1|none~2|"])
-    torch.testing.assert_close(mixed[0], text)
-    with pytest.raises(ConversionError, match=r"got 7.*\(architecture 1\)"):
-        predictor.predict([V1, str(V1).replace("('sep_conv_3x3', 1), ", "", 1)])

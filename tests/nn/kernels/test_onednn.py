@@ -9,8 +9,8 @@ from recorded_products import RecordedProducts
 from torch import Tensor
 
 from narformer_pyg.nn import GroupedFeedForward
-from narformer_pyg.nn import products as products_module
-from narformer_pyg.nn.products import OneDNNProducts, is_exact
+from narformer_pyg.nn.kernels import onednn as products_module
+from narformer_pyg.nn.kernels.onednn import OneDNNProducts, is_exact
 
 LARGE = 1 << 30
 needs_onednn = pytest.mark.skipif(not is_exact(), reason="needs exact products of oneDNN")

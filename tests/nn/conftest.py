@@ -1,1 +1,0 @@
-"""Its presence makes ``dense_reference`` importable from the folders below."""
