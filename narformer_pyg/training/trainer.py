@@ -21,8 +21,8 @@ from narformer_pyg._checks import check_integer, check_seed, resolve_device
 from narformer_pyg._files import check_folder
 from narformer_pyg.errors import CheckpointError
 from narformer_pyg.loader import DeviceLoader, PairedBatchSampler, VariantBatchSampler
-from narformer_pyg.nn.models import ArchitecturePredictor
 from narformer_pyg.nn.models.checkpoint_file import read_checkpoint
+from narformer_pyg.predictor import ArchitecturePredictor, AveragedPredictor
 from narformer_pyg.training.callbacks import EpochProgressBar, ResumableCheckpoint
 from narformer_pyg.training.memory import keep_freed_memory
 from narformer_pyg.training.module import PredictorModule
@@ -187,7 +187,7 @@ def fit(
     if checkpoint is not None:
         check_folder(checkpoint)
     if recipe.augmentation == "equivalent":
-        predictor.average_equivalents = True
+        predictor = AveragedPredictor(predictor)
     if target_device.type == "cpu":
         keep_freed_memory()
     torch.manual_seed(seed)
