@@ -132,6 +132,7 @@ def read_labels(graphs: Iterable[Data], num_targets: int) -> Tensor:
                 f"measured) of shape [1, {num_targets}] (got {y} in graph {i})"
             )
         labels.append(y)
-    if not labels or bool(torch.cat(labels).isnan().all()):
+    target = torch.cat(labels) if labels else torch.empty(0, num_targets)
+    if bool(target.isnan().all()):
         raise ValueError(f"Expected 'graphs' to hold at least one label (got {len(labels)} graphs)")
-    return torch.cat(labels)
+    return target

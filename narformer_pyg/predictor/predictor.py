@@ -196,8 +196,7 @@ class ArchitecturePredictor(torch.nn.Module):
         Args:
             graphs (InMemoryDataset or list of Data): Graphs with labels :obj:`y`, NaN where a
                 target was not measured.
-            batch_size (int, optional): As in :meth:`predict`. (default: :obj:`512`)
-            device (torch.device or str, optional): As in :meth:`predict`. (default: :obj:`None`)
+            batch_size (int, optional): As in :meth:`predict`, like :obj:`device`.
 
         Raises:
             ValueError: If labels are missing or not positive. The old calibration stays.
@@ -227,11 +226,7 @@ class ArchitecturePredictor(torch.nn.Module):
             predictor = predictor.with_targets(["latency"], ["ms"], scale=labels.mean())
             result = fit(predictor, train_set, recipe)
 
-        Args:
-            target_names (sequence of str): As in the constructor, like the arguments that follow.
-            units (sequence of str, optional): (default: :obj:`None`)
-            scale (float or sequence of float, optional): (default: :obj:`1.0`)
-            metadata (dict, optional): (default: :obj:`None`)
+        The arguments are those of the constructor.
         """
         name, config = MODELS.name_of(self.model), self.model.config
         num_targets = len(target_names)
@@ -300,7 +295,7 @@ class ArchitecturePredictor(torch.nn.Module):
         *,
         revision: str | None = None,
     ) -> ArchitecturePredictor:
-        r"""Loads a predictor from a folder, from the package or from Hugging Face's hub.
+        r"""Loads a predictor, in evaluation mode, from a folder, the package or Hugging Face's hub.
 
         Only JSON and safetensors are read, and nothing in them is executed.
 
@@ -312,9 +307,6 @@ class ArchitecturePredictor(torch.nn.Module):
                 the hub, which needs the package :obj:`huggingface_hub`.
             device (torch.device or str, optional): Where to put it. (default: :obj:`"cpu"`)
             revision (str, optional): A branch, tag or commit on the hub. (default: :obj:`None`)
-
-        Returns:
-            ArchitecturePredictor: The predictor in evaluation mode, of the class that was saved.
 
         Raises:
             FileNotFoundError: If there is no such checkpoint.
