@@ -35,7 +35,7 @@ class NASBench201Cell:
     r"""A cell of `NAS-Bench-201 <https://arxiv.org/abs/2001.00326>`_.
 
     Four feature maps, the input :obj:`0` to the output :obj:`3`, are connected by six operations
-    along :obj:`0->1, 0->2, 1->2, 0->3, 1->3, 2->3`; a feature map is the sum of what arrives.
+    along :obj:`0->1, 0->2, 1->2, 0->3, 1->3, 2->3`; a feature map is the sum of its inputs.
 
     .. code-block:: python
 
