@@ -330,8 +330,8 @@ class ArchitecturePredictor(torch.nn.Module):
             predictor = ArchitecturePredictor(
                 ENCODERS.get(encoder["name"])(**encoder["config"]),
                 create_model(model["name"], **model["config"]),
-                config["target_names"],
-                config["units"],
+                config["target_names"] or (),  # never as many names as there are outputs
+                config["units"] or (),
                 space=config["space"],
                 metadata=config["metadata"],
             )

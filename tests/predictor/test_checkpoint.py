@@ -110,7 +110,7 @@ class TestModelCard:
 
 OUTSIDE = """
 import sys, torch
-from narformer_pyg.nn import CellTokenEncoder, MeanReadout, register_encoder
+from narformer_pyg.nn import CellTokenEncoder, register_encoder, register_readout
 from narformer_pyg.nn.models import GraphRegressor, create_model, register_model
 from narformer_pyg.predictor import ArchitecturePredictor
 from narformer_pyg.spaces import NASBench201Cell
@@ -125,10 +125,17 @@ class Encoder(CellTokenEncoder):
     def forward(self, data):
         return self.factor * super().forward(data)
 
+@register_readout("first")
+class First(torch.nn.Module):
+    def __init__(self, **sizes):
+        super().__init__()
+    def forward(self, states, batch, num_graphs):
+        return states[-1].new_zeros(num_graphs, 6).index_copy(0, batch.flip(0), states[-1].flip(0))
+
 @register_model("deep-set")
 class DeepSet(GraphRegressor):
     def __init__(self, in_channels, width=4, out_channels=1):
-        super().__init__(in_channels, width, 1, out_channels, "mean", 0, 0.0, True)
+        super().__init__(in_channels, width, 1, out_channels, "first", 0, 0.0, True)
         self.config = {"in_channels": in_channels, "width": width, "out_channels": out_channels}
         self.lin = torch.nn.Linear(in_channels, width)
     def encode(self, x, edge_index):
@@ -251,6 +258,7 @@ class TestDamage:
             ),
             ({"predictor": "foo"}, r"'predictor' to be among plain, averaged \(got 'foo'\)"),
             ({"target_names": [1]}, "'target_names' to be one text"),
+            ({"target_names": None}, "'target_names' to be one text"),
             ({"units": "a"}, "'units' to be one text"),
             ({"space": 3}, "'space' to be the name"),
             ({"metadata": [1]}, "'metadata' to be a dictionary"),

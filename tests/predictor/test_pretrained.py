@@ -20,7 +20,9 @@ def test_predictions_are_those_of_the_model_card() -> None:
     assert not predictor.training
     assert (predictor.space, predictor.units) == ("nasbench201", ("percent",))
     dataset = NASBench201()
-    metrics = all_metrics(predictor.predict(dataset)[:, 0], dataset.labels("cifar10_test_acc"))
+    prediction = predictor.predict(dataset)[:, 0]
+    assert len(set(prediction.tolist())) <= 5044  # equivalent cells are predicted alike
+    metrics = all_metrics(prediction, dataset.labels("cifar10_test_acc"))
     assert metrics["kendall_tau"] == pytest.approx(0.908996, abs=1e-6)
     assert metrics["mape"] == pytest.approx(0.789067, abs=1e-6)
     card = (PRETRAINED / NAME / "README.md").read_text("utf-8")
