@@ -1,7 +1,6 @@
 """Converters from architectures of other formats to graphs.
 
-The converters of networks need onnx, that of :func:`to_networkx` needs networkx; both are imported
-when one of these names is first used.
+Names that need onnx or networkx import them at first use.
 """
 
 from __future__ import annotations
@@ -26,14 +25,9 @@ if TYPE_CHECKING:
     from narformer_pyg.convert.torch_module import convert_torch, export_onnx, from_torch
 
 _LAZY = {
-    "Conversion": "onnx_model",
-    "ConversionReport": "onnx_model",
-    "convert_onnx": "onnx_model",
-    "convert_torch": "torch_module",
-    "export_onnx": "torch_module",
-    "from_onnx": "onnx_model",
-    "from_torch": "torch_module",
-    "summary_text": "onnx_model",
+    **dict.fromkeys(("Conversion", "ConversionReport", "convert_onnx"), "onnx_model"),
+    **dict.fromkeys(("from_onnx", "summary_text"), "onnx_model"),
+    **dict.fromkeys(("convert_torch", "export_onnx", "from_torch"), "torch_module"),
     "to_networkx": "to_nx",
 }
 

@@ -12,14 +12,7 @@ def from_darts(genotype: str | DARTSGenotype) -> Data:
 
     .. code-block:: python
 
-        data = from_darts(
-            "Genotype(normal=[('sep_conv_3x3', 1), ('sep_conv_3x3', 0), ('skip_connect', 0), "
-            "('sep_conv_3x3', 1), ('skip_connect', 0), ('sep_conv_3x3', 1), ('sep_conv_3x3', 0), "
-            "('skip_connect', 2)], normal_concat=[2, 3, 4, 5], reduce=[('max_pool_3x3', 0), "
-            "('max_pool_3x3', 1), ('skip_connect', 2), ('max_pool_3x3', 0), ('max_pool_3x3', 0), "
-            "('skip_connect', 2), ('skip_connect', 2), ('avg_pool_3x3', 0)], "
-            "reduce_concat=[2, 3, 4, 5])"
-        )
+        data = from_darts(str(DARTS_GENOTYPES["DARTS_V1"]))
         # DARTSData(edge_index=[2, 42], op=[29], position=[29], num_nodes=29)
 
     Args:

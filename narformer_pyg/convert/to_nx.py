@@ -28,14 +28,13 @@ def to_networkx(
             :obj:`conversion.node_names`. (default: :obj:`None`)
 
     Returns:
-        networkx.DiGraph: The nodes :obj:`0..N-1` with :obj:`op` and :obj:`position`; of networks,
-        :obj:`attr` as well; with a vocabulary, :obj:`operator`, :obj:`definition` (slot to number)
-        and :obj:`shape` (four output dimensions); with names, :obj:`name`. The graph features, if
-        there are any, are :obj:`graph.graph["static"]`.
+        networkx.DiGraph: The nodes :obj:`0..N-1` with :obj:`op` and :obj:`position`; for networks
+        also with :obj:`attr`; with a vocabulary, :obj:`operator`, :obj:`definition` (slot to
+        number) and :obj:`shape` (four output dimensions); with names, :obj:`name`. The graph
+        features, if any, are :obj:`graph.graph["static"]`.
 
     Raises:
-        ValueError: If the number of names is not that of the nodes, or an id is not one of the
-            vocabulary.
+        ValueError: If the numbers of names and nodes differ, or an id is not in the vocabulary.
     """
     table = None if vocabulary is None else get_vocabulary(vocabulary)
     num_nodes = int(data.num_nodes or 0)

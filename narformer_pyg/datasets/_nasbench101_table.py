@@ -159,7 +159,7 @@ def read_official_file(path: str | os.PathLike[str], progress: bool = True) -> C
 
 
 def _cell_code(adjacency: str, operations: str) -> tuple[int, int, int]:
-    """Returns the code of a cell of the file, in which no vertex is off the paths."""
+    """Returns the code of a cell of the file, which holds pruned cells only."""
     names = operations.split(",")
     vertices, edge_bits = _graph_code(adjacency)
     if len(names) != vertices or names[0] != "input" or names[-1] != "output":

@@ -108,7 +108,7 @@ def _in_processes(tasks: Sequence[Task], num_workers: int) -> Iterator[tuple[int
 
 def _pool(num_workers: int) -> ProcessPoolExecutor:
     """Returns running processes, or raises if they cannot even start."""
-    # Spawned, since a fork copies the threads of PyTorch in whatever state they are in.
+    # Spawned: a fork would copy PyTorch's threads in an undefined state.
     pool = ProcessPoolExecutor(
         num_workers, mp_context=multiprocessing.get_context("spawn"), initializer=_start
     )
@@ -137,7 +137,7 @@ def _convert(task: Task) -> Outcome:
             vocabulary=vocabulary,
             counting=counting,
         )
-    except Exception as error:  # whatever a file makes the libraries raise
+    except Exception as error:  # a damaged file can make the libraries raise anything
         return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
     return {
         key: value.numpy() if isinstance(value, torch.Tensor) else value

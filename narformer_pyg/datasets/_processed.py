@@ -13,7 +13,7 @@ from narformer_pyg._files import atomic_write
 
 
 def select_graphs(dataset: InMemoryDataset, graphs: Iterable[Data]) -> tuple[list[Data], list[int]]:
-    """Returns graphs after ``pre_filter`` and ``pre_transform``, and the places of those kept."""
+    """Applies ``pre_filter`` and ``pre_transform``; returns the kept graphs and their places."""
     kept: dict[int, Data] = {}
     count = 0
     for count, graph in enumerate(graphs, start=1):

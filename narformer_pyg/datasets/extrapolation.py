@@ -1,4 +1,4 @@
-"""From accuracies of networks trained on a part of the data to those on all of it."""
+"""Extrapolation of accuracies to networks trained on more data."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ def extrapolate_accuracy(train_acc: Tensor, valid_acc: Tensor, data_ratio: float
     .. math::
         a(r) = a_{train} - \frac{a_{train} - a_{valid}}{\sqrt{r}}
 
-    The gap between the accuracy on the training data and on unseen data is taken to shrink with the
-    square root of the number of training examples, the classical rate of statistical learning, and
-    the training accuracy to stay. A search trains on a part of the data and validates on the rest:
-    both accuracies come from the same run, so the estimate costs nothing, and needs no test label.
-    It ranks networks of high capacity higher than their validation accuracy does.
+    It assumes that the gap between the accuracy on training data and on unseen data shrinks with
+    the square root of the number of training examples, the classical rate of statistical learning,
+    and that the training accuracy stays. A search trains on a part of the data and validates on the
+    rest, so both accuracies come from the same run and the estimate needs no test label. It ranks
+    networks of high capacity higher than their validation accuracy does.
 
     Args:
         train_acc (torch.Tensor): Accuracies on the training data.

@@ -38,7 +38,7 @@ _KEYS = ("data", "slices", "rows", "failures")
 
 
 def _name(row: LatencyRow) -> str:
-    """Returns what tells a row from others: the file, and what of it was measured."""
+    """Returns the name of a row: the file, and the shapes or batch size of the measurement."""
     shapes = " ".join(f"{name}:{'x'.join(map(str, dims))}" for name, dims in row.input_shapes)
     batch = "" if row.batch_size is None else f"batch {row.batch_size}"
     return " ".join(filter(None, (row.file, shapes, batch)))
@@ -77,7 +77,7 @@ class ONNXLatency(InMemoryDataset):
         root (str or os.PathLike, optional): A folder for the processed graphs of each vocabulary,
             counting, table of labels and version of this package. (default: :obj:`None`)
         models (str or os.PathLike, optional): The folder of the models, or a tar archive of one.
-            By default those of the package. (default: :obj:`None`)
+            By default, the measured set of the package. (default: :obj:`None`)
         labels (str or os.PathLike, optional): A CSV file with the columns :obj:`file` (relative to
             :obj:`models`) and :obj:`latency_ms`, and optionally :obj:`family`,
             :obj:`input_shapes` (for dynamic dimensions, as :obj:`input:1x3x224x224`),
@@ -136,7 +136,7 @@ class ONNXLatency(InMemoryDataset):
         if models is None and labels is not None:
             raise ValueError(
                 f"Expected 'models' to be the folder of the models in 'labels' (got None with "
-                f"{str(labels)!r}); pass both, or neither for those of the package"
+                f"{str(labels)!r}); pass both, or neither for the measured set of the package"
             )
         if models is None:
             models, labels = _MEASURED / "networks.tar.xz", _MEASURED / "labels.csv"
@@ -265,7 +265,7 @@ class ONNXLatency(InMemoryDataset):
         return Split(train=rest.train, val=rest.val, test=test, seed=seed)
 
     def stage_split(self, val_share: float = 0.0, seed: int = 0) -> Split:
-        r"""Returns the split that the table itself assigns, as the one of NNLQP does.
+        r"""Returns the split that the table itself assigns, as NNLQP's does.
 
         Args:
             val_share (float, optional): The share of the training graphs of each family that

@@ -50,8 +50,8 @@ class DeviceLoader:
         batch_sampler (iterable, optional): The batches of an epoch as sequences or tensors of
             graph ids, iterated anew every epoch; replaces :obj:`batch_size`, :obj:`shuffle`,
             :obj:`drop_last`, :obj:`generator` and :obj:`seed`. (default: :obj:`None`)
-        generator (torch.Generator, optional): The source of random numbers, on the CPU whatever
-            the device, so that the order does not depend on it. (default: :obj:`None`)
+        generator (torch.Generator, optional): The source of random numbers, always on the CPU, so
+            that the order does not depend on the device. (default: :obj:`None`)
         seed (int, optional): The seed of a new generator. Without generator and seed, PyTorch's
             global generator draws the seed. (default: :obj:`None`)
         stream (bool, optional): If set to :obj:`True`, the dataset stays where it is and only the

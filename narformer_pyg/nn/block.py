@@ -100,7 +100,9 @@ class NARFormerV2Block(torch.nn.Module):
         self.attention_norm = torch.nn.LayerNorm(out_channels) if norm == "layer" else None
         self.act = activation_resolver(act)
         self.dropout = Dropout(dropout)
-        self.norm = self.ffn = self.layer_scale = None
+        self.norm: torch.nn.LayerNorm | None = None
+        self.ffn: GroupedFeedForward | None = None
+        self.layer_scale: Parameter | None = None
         if ffn_ratio > 0:
             self.norm = torch.nn.LayerNorm(out_channels)
             self.ffn = GroupedFeedForward(out_channels, ffn_ratio, num_groups, dropout, act)
@@ -113,7 +115,7 @@ class NARFormerV2Block(torch.nn.Module):
         for module in (self.conv, self.attention_norm, self.norm, self.ffn):
             if module is not None:
                 module.reset_parameters()
-        if self.layer_scale is not None:
+        if self.layer_scale is not None and self.initial_scale is not None:
             torch.nn.init.constant_(self.layer_scale, self.initial_scale)
 
     def forward(self, x: Tensor, edge_index: Adj) -> Tensor:
@@ -124,7 +126,7 @@ class NARFormerV2Block(torch.nn.Module):
         if self.attention_norm is not None:
             h = self.attention_norm(h)
         h = self.dropout(self.act(h))
-        if self.ffn is None:
+        if self.ffn is None or self.norm is None:
             return h
         out = self.ffn(self.norm(h))
         return h + out if self.layer_scale is None else torch.addcmul(h, self.layer_scale, out)

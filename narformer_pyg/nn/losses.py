@@ -12,13 +12,19 @@ from torch import Tensor
 from narformer_pyg._registry import Registry
 
 #: Losses by name, as recipes weigh them; :func:`register_loss` adds one. A loss is a module that
-#: maps predictions and labels :math:`(n, T)` to a scalar and leaves out labels that are NaN.
+#: maps predictions and labels :math:`(n, T)` to a scalar and leaves out labels that are NaN, or, if
+#: its :obj:`compares_copies` is set, predictions of graphs and of their augmented copies.
 LOSSES = Registry("loss")
 register_loss = LOSSES.register
 
 
+class _Loss(torch.nn.Module):
+    #: Whether the second argument is the prediction of the augmented copies, not the labels.
+    compares_copies = False
+
+
 @register_loss("relative_mse")
-class RelativeMSELoss(torch.nn.Module):
+class RelativeMSELoss(_Loss):
     r"""The mean squared relative error.
 
     .. math::
@@ -36,7 +42,7 @@ class RelativeMSELoss(torch.nn.Module):
 
 
 @register_loss("log_ratio")
-class LogRatioLoss(torch.nn.Module):
+class LogRatioLoss(_Loss):
     r"""The logarithm of the ratio of prediction and label, as a Huber loss.
 
     .. math::
@@ -74,7 +80,7 @@ class LogRatioLoss(torch.nn.Module):
 
 
 @register_loss("sequence_ranking")
-class SequenceRankingLoss(torch.nn.Module):
+class SequenceRankingLoss(_Loss):
     r"""The error of the differences between randomly paired graphs (SR).
 
     .. math::
@@ -95,7 +101,7 @@ class SequenceRankingLoss(torch.nn.Module):
 
 
 @register_loss("architecture_consistency")
-class ArchitectureConsistencyLoss(torch.nn.Module):
+class ArchitectureConsistencyLoss(_Loss):
     r"""The difference between the predictions of a graph and of its augmented copy (AC).
 
     .. math::
@@ -104,6 +110,8 @@ class ArchitectureConsistencyLoss(torch.nn.Module):
     Shapes: both predictions are equal, the loss is a scalar.
     """
 
+    compares_copies = True
+
     def forward(self, prediction: Tensor, copy_prediction: Tensor) -> Tensor:
         r"""Computes the loss."""
         _check_shapes(prediction, copy_prediction, "copy_prediction")
@@ -111,7 +119,7 @@ class ArchitectureConsistencyLoss(torch.nn.Module):
 
 
 @register_loss("pairwise_ranking")
-class PairwiseRankingLoss(torch.nn.Module):
+class PairwiseRankingLoss(_Loss):
     r"""The logistic loss of the order of all pairs of graphs in a batch.
 
     .. math::

@@ -40,9 +40,8 @@ def search_recipe() -> Recipe:
         batch_size=32,
         learning_rate=6e-3,
         gradient_clip=1.0,
-        mse_weight=0.0,
-        pairwise_weight=1.0,
-        pairwise_temperature=0.1,
+        losses={"pairwise_ranking": 1.0},
+        loss_arguments={"pairwise_ranking": {"temperature": 0.1}},
         model={"hidden_channels": 64, "num_blocks": 2, "dropout": 0.05},
     )
 

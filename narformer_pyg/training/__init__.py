@@ -11,6 +11,8 @@ except ModuleNotFoundError as error:
     ) from error
 
 from narformer_pyg._checks import resolve_device
+from narformer_pyg.training.fit import FitResult, fit
+from narformer_pyg.training.labels import label_scale
 from narformer_pyg.training.metrics import acc_within, all_metrics, kendall_tau, mape, spearman
 from narformer_pyg.training.module import PredictorModule
 from narformer_pyg.training.prediction import predict
@@ -26,7 +28,6 @@ from narformer_pyg.training.recipes import (
     Recipe,
     get_recipe,
 )
-from narformer_pyg.training.trainer import FitResult, fit, label_scale
 
 __all__ = [
     "BEST",

@@ -12,47 +12,41 @@ from torch import Tensor
 from torch_geometric.data import Batch
 
 from narformer_pyg.loader import DeviceLoader
-from narformer_pyg.nn import (
-    ArchitectureConsistencyLoss,
-    LogRatioLoss,
-    PairwiseRankingLoss,
-    RelativeMSELoss,
-    SequenceRankingLoss,
-)
 from narformer_pyg.predictor import ArchitecturePredictor
 from narformer_pyg.training.metrics import kendall_tau, mape
-from narformer_pyg.training.recipes import Recipe
+from narformer_pyg.training.recipes import Recipe, compares_copies
 
 
 class PredictorModule(LightningModule):
     r"""Trains an :class:`~narformer_pyg.predictor.ArchitecturePredictor` by a recipe.
 
-    Its checkpoints hold the states of all random number generators and of the loader too, so that
-    training goes on from one exactly as it would have without the break.
+    Its checkpoints hold the states of the loader and of all random number generators, so that a
+    resumed training ends as an undisturbed one.
 
     Args:
-        predictor (ArchitecturePredictor): What is trained, in place.
-        recipe (Recipe): How.
+        predictor (ArchitecturePredictor): The predictor, trained in place.
+        recipe (Recipe): The settings.
         loader (DeviceLoader): The training batches; with :obj:`recipe.augmentation="first"` or
             :obj:`"random"` those of a
             :class:`~narformer_pyg.loader.PairedBatchSampler`.
-        identity (dict, optional): What tells this training from others; written to its
+        train_set (sequence of Data, optional): The graphs to calibrate with before each validation.
+            (default: :obj:`None`)
+        identity (dict, optional): Facts that tell this training from another one; written to its
             checkpoints. (default: :obj:`None`)
         select_best (bool, optional): Whether :attr:`best_state` keeps the parameters with the best
             Kendall's tau on the validation graphs, the mean over the targets.
             (default: :obj:`False`)
     """
 
-    #: What :meth:`on_save_checkpoint` adds to a checkpoint.
-    STATE = frozenset(
-        {"identity", "random_state", "loader", "history", "best_state", "best_tau", "seconds"}
-    )
+    #: The attributes of this class that its checkpoints hold.
+    STATE = ("history", "best_state", "best_tau", "seconds")
 
     def __init__(
         self,
         predictor: ArchitecturePredictor,
         recipe: Recipe,
         loader: DeviceLoader,
+        train_set: Any = None,
         identity: Mapping[str, Any] | None = None,
         select_best: bool = False,
     ) -> None:
@@ -60,19 +54,20 @@ class PredictorModule(LightningModule):
         self.predictor = predictor
         self.recipe = recipe
         self.loader = loader
+        self.train_set = train_set
         self.identity = dict(identity or {})
         self.select_best = select_best
         #: One entry per epoch: epoch, loss, and validation metrics where they were computed.
         self.history: list[dict[str, float]] = []
         self.best_state: dict[str, Tensor] | None = None
         self.best_tau = -float("inf")
-        #: Seconds of training so far, of earlier runs that this one resumed included.
+        #: Seconds of training so far, those of resumed runs included.
         self.seconds = 0.0
-        self.loss_mse = RelativeMSELoss()
-        self.loss_log = LogRatioLoss()
-        self.loss_ranking = SequenceRankingLoss()
-        self.loss_consistency = ArchitectureConsistencyLoss()
-        self.loss_pairwise = PairwiseRankingLoss(recipe.pairwise_temperature)
+        losses = recipe.create_losses()
+        self.losses = torch.nn.ModuleDict(losses)
+        self._terms = [
+            (recipe.losses[name], loss, compares_copies(loss)) for name, loss in losses.items()
+        ]
         self._epoch_losses: list[Tensor] = []
         self._val_outputs: list[tuple[Tensor, Tensor]] = []
         self._random_state: dict[str, Any] | None = None
@@ -86,49 +81,51 @@ class PredictorModule(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Returns the recipe's loss of a batch."""
-        recipe = self.recipe
         prediction = self.predictor.forward_scaled(batch).float()
         target = batch.y / self.predictor.scale
-        loss = recipe.mse_weight * self.loss_mse(prediction, target)
-        if recipe.log_weight > 0:
-            loss = loss + recipe.log_weight * self.loss_log(prediction, target)
-        if recipe.ranking_weight > 0:
-            loss = loss + recipe.ranking_weight * self.loss_ranking(prediction, target)
-        if recipe.pairwise_weight > 0:
-            loss = loss + recipe.pairwise_weight * self.loss_pairwise(prediction, target)
-        if recipe.consistency_weight > 0:
-            original, copy = prediction.chunk(2)
-            loss = loss + recipe.consistency_weight * self.loss_consistency(original, copy)
-        self._epoch_losses.append(loss.detach())
-        return loss
+        terms = [
+            weight * (loss(*prediction.chunk(2)) if of_copies else loss(prediction, target))
+            for weight, loss, of_copies in self._terms
+        ]
+        total = torch.stack(terms).sum()
+        self._epoch_losses.append(total.detach())
+        return total
+
+    def on_validation_epoch_start(self) -> None:
+        """Calibrates, so that validation sees the predictor that would be saved."""
+        if self.recipe.calibrate and self.train_set is not None:
+            self.predictor.calibrate(self.train_set, device=self.device)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Collects predictions of a batch of validation graphs."""
         self._val_outputs.append((self.predictor(batch).float().cpu(), batch.y.cpu()))
 
-    def configure_optimizers(self) -> dict[str, Any]:
-        """Adam; a linear warm-up, then a linear decay to zero, per step (authors' release)."""
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Returns AdamW, without a schedule of Lightning's; see :meth:`optimizer_step`."""
         # A fused step unscales mixed-precision gradients itself: too late for clipping them.
         clips_scaled = self.recipe.gradient_clip > 0 and "mixed" in str(self.trainer.precision)
-        optimizer = torch.optim.AdamW(
+        return torch.optim.AdamW(
             self.predictor.parameters(),
             lr=self.recipe.learning_rate,
             weight_decay=self.recipe.weight_decay,
             fused=not clips_scaled,
         )
-        total = max(int(self.trainer.estimated_stepping_batches), 1)
-        warmup = max(round(self.recipe.warmup * total), 1)
 
-        def factor(step: int) -> float:
-            if step < warmup:
-                return (step + 1) / warmup
-            return max(total - step, 0) / max(total - warmup, 1)
+    def learning_rate(self, step: int, num_steps: int) -> float:
+        """Returns the learning rate of a step: a linear rise, then a linear fall to zero."""
+        warmup = max(round(self.recipe.warmup * num_steps), 1)
+        if step < warmup:
+            return self.recipe.learning_rate * (step + 1) / warmup
+        return self.recipe.learning_rate * max(num_steps - step, 0) / max(num_steps - warmup, 1)
 
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-        }
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None
+    ) -> None:
+        """Sets the learning rate, which the number of the step decides, and makes the step."""
+        num_steps = max(int(self.trainer.estimated_stepping_batches), 1)
+        for group in optimizer.param_groups:
+            group["lr"] = self.learning_rate(self.trainer.global_step, num_steps)
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
 
     def on_train_start(self) -> None:
         """Restores the random number generators of a resumed run."""
@@ -162,18 +159,21 @@ class PredictorModule(LightningModule):
     def _validate(self) -> dict[str, float]:
         prediction, target = (torch.cat(part) for part in zip(*self._val_outputs, strict=True))
         self._val_outputs.clear()
-        num_targets = range(target.size(1))
-        tau = _mean([kendall_tau(prediction[:, i], target[:, i]) for i in num_targets])
+        taus, errors = [], []
+        for p, y in zip(prediction.t(), target.t(), strict=True):
+            measured = y.isfinite()
+            taus.append(kendall_tau(p[measured], y[measured]))
+            errors.append(mape(p[measured], y[measured]))
+        tau = sum(taus) / len(taus)
         if self.select_best and tau > self.best_tau:
             self.best_tau = tau
             self.best_state = {
                 k: v.detach().cpu().clone() for k, v in self.predictor.state_dict().items()
             }
-        errors = [mape(prediction[:, i], target[:, i]) for i in num_targets]
-        return {"val_kendall_tau": tau, "val_mape": _mean(errors)}
+        return {"val_kendall_tau": tau, "val_mape": sum(errors) / len(errors)}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds everything that a resumed run needs to equal an undisturbed one."""
+        """Adds the state that a resumed run needs to equal an undisturbed one."""
         random_state = {"cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
             random_state["cuda"] = torch.cuda.get_rng_state(self.device)
@@ -181,22 +181,13 @@ class PredictorModule(LightningModule):
             "identity": self.identity,
             "random_state": random_state,
             "loader": self.loader.state_dict(),
-            "history": self.history,
-            "best_state": self.best_state,
-            "best_tau": self.best_tau,
-            "seconds": self.seconds,
+            **{name: getattr(self, name) for name in self.STATE},
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Takes out what :meth:`on_save_checkpoint` put in."""
+        """Restores the state that :meth:`on_save_checkpoint` added."""
         state = checkpoint["narformer_pyg"]
         self._random_state = state["random_state"]
         self.loader.load_state_dict(state["loader"])
-        self.history = state["history"]
-        self.best_state = state["best_state"]
-        self.best_tau = state["best_tau"]
-        self.seconds = state["seconds"]
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)
+        for name in self.STATE:
+            setattr(self, name, state[name])

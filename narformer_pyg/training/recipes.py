@@ -1,12 +1,17 @@
-"""Recipes: everything about a training that is not data, model class or machine."""
+"""Recipes: all settings of a training but data, model class and machine."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from math import isfinite
 from typing import Any, Literal
 
+import torch
+
 from narformer_pyg._checks import check_integer
+from narformer_pyg.nn import LOSSES
+
+_NUMBERS = ("learning_rate", "warmup", "weight_decay", "gradient_clip", "label_scale")
 
 
 @dataclass(frozen=True)
@@ -23,14 +28,9 @@ class Recipe:
         weight_decay (float): Decoupled weight decay.
         gradient_clip (float): The largest norm of the gradient of all parameters; :obj:`0` for no
             limit. Failed architectures have relative errors far above one.
-        mse_weight (float): Weight of :class:`~narformer_pyg.nn.RelativeMSELoss`.
-        log_weight (float): Weight of :class:`~narformer_pyg.nn.LogRatioLoss`.
-        ranking_weight (float): Weight of :class:`~narformer_pyg.nn.SequenceRankingLoss`.
-        consistency_weight (float): Weight of
-            :class:`~narformer_pyg.nn.ArchitectureConsistencyLoss`, for which
-            :obj:`augmentation` must be set.
-        pairwise_weight (float): Weight of :class:`~narformer_pyg.nn.PairwiseRankingLoss`.
-        pairwise_temperature (float): Its temperature.
+        losses (dict): The weight of each loss, by its name in :obj:`narformer_pyg.nn.LOSSES`. The
+            loss :obj:`"architecture_consistency"` needs augmented copies.
+        loss_arguments (dict): Arguments of the losses that need some, by the same names.
         augmentation (str, optional): :obj:`"first"` gives each graph one fixed augmented copy,
             :obj:`"random"` several of which each epoch draws one. :obj:`"equivalent"` replaces each
             cell of NAS-Bench-201 in each epoch by one that computes the same function, of which
@@ -40,8 +40,8 @@ class Recipe:
             <narformer_pyg.predictor.ArchitecturePredictor.calibrate>` to the training graphs when
             training ends.
         min_steps (int): The least number of steps: on few graphs there are more epochs.
-        label_scale (float): What labels are divided by in training; :obj:`0` for what
-            :func:`~narformer_pyg.training.label_scale` says of them.
+        label_scale (float): The divisor of labels in training; :obj:`0` for that of
+            :func:`~narformer_pyg.training.label_scale`.
         model (dict): Arguments of the model.
         token_encoder (dict): Arguments of the token encoder, for recipes of ONNX models; its
             :obj:`vocabulary` and :obj:`counting` are those to convert models with.
@@ -54,12 +54,8 @@ class Recipe:
     warmup: float = 0.1
     weight_decay: float = 0.0
     gradient_clip: float = 0.0
-    mse_weight: float = 1.0
-    log_weight: float = 0.0
-    ranking_weight: float = 0.0
-    consistency_weight: float = 0.0
-    pairwise_weight: float = 0.0
-    pairwise_temperature: float = 1.0
+    losses: dict[str, float] = field(default_factory=lambda: {"relative_mse": 1.0})
+    loss_arguments: dict[str, dict[str, Any]] = field(default_factory=dict)
     augmentation: Literal["first", "random", "equivalent"] | None = None
     num_copies: int = 1
     calibrate: bool = False
@@ -72,38 +68,40 @@ class Recipe:
         for name in ("epochs", "batch_size", "num_copies"):
             check_integer(name, getattr(self, name))
         check_integer("min_steps", self.min_steps, 0)
-        for item in fields(self):
-            value = getattr(self, item.name)
-            if item.type == "float" and not (isinstance(value, (int, float)) and isfinite(value)):
-                raise ValueError(f"Expected '{item.name}' to be a finite number (got {value!r})")
+        numbers = {name: getattr(self, name) for name in _NUMBERS}
+        numbers |= {f"losses[{name!r}]": weight for name, weight in self.losses.items()}
+        for name, value in numbers.items():
+            if not (isinstance(value, (int, float)) and isfinite(value) and value >= 0):
+                raise ValueError(f"Expected '{name}' to be a number of at least 0 (got {value!r})")
         if not self.learning_rate > 0:
             raise ValueError(f"Expected 'learning_rate' to be positive (got {self.learning_rate})")
-        if not 0.0 <= self.warmup < 1.0:
+        if not self.warmup < 1.0:
             raise ValueError(f"Expected 'warmup' to be in [0, 1) (got {self.warmup})")
-        for item in fields(self):
-            value = getattr(self, item.name)
-            if item.name.endswith(("_weight", "_decay", "_clip", "_scale")) and not value >= 0:
-                raise ValueError(f"Expected '{item.name}' to be at least 0 (got {value})")
-        losses = ("mse", "log", "ranking", "consistency", "pairwise")
-        if not any(getattr(self, f"{loss}_weight") > 0 for loss in losses):
+        for name in (*self.losses, *self.loss_arguments):
+            LOSSES.get(name)
+        if not any(self.losses.values()):
             raise ValueError(
-                "Expected the weight of at least one loss to be positive (got 0 for "
-                f"{', '.join(losses)})"
-            )
-        if not self.pairwise_temperature > 0:
-            raise ValueError(
-                f"Expected 'pairwise_temperature' to be positive (got {self.pairwise_temperature})"
+                f"Expected 'losses' to have at least one positive weight (got {self.losses})"
             )
         if self.augmentation not in (None, "first", "random", "equivalent"):
             raise ValueError(
                 "Expected 'augmentation' to be 'first', 'random', 'equivalent' or None "
                 f"(got {self.augmentation!r})"
             )
-        if self.consistency_weight > 0 and self.augmentation not in ("first", "random"):
+        losses = self.create_losses().values()
+        if self.augmentation not in ("first", "random") and any(map(compares_copies, losses)):
             raise ValueError(
-                "Expected 'augmentation' to be 'first' or 'random', since 'consistency_weight' "
-                f"compares graphs with their augmented copies (got {self.augmentation!r})"
+                "Expected 'augmentation' to be 'first' or 'random' for a loss that compares graphs "
+                f"with their augmented copies (got {self.augmentation!r})"
             )
+
+    def create_losses(self) -> dict[str, torch.nn.Module]:
+        """Returns the losses that have a weight, by name."""
+        return {
+            name: LOSSES.get(name)(**self.loss_arguments.get(name, {}))
+            for name, weight in self.losses.items()
+            if weight > 0
+        }
 
     def num_epochs(self, steps_per_epoch: int) -> int:
         """Returns the number of epochs when each has this many steps."""
@@ -114,14 +112,18 @@ class Recipe:
         return asdict(self)
 
 
+def compares_copies(loss: torch.nn.Module) -> bool:
+    """Whether a loss compares predictions of graphs and of their augmented copies, not labels."""
+    return bool(getattr(loss, "compares_copies", False))
+
+
 #: The paper's training on NAS-Bench-201 (supplement, section C.3.3, and the authors' release).
 PAPER = Recipe(
     name="paper",
     epochs=1000,
     batch_size=8,
     learning_rate=1e-4,
-    ranking_weight=0.1,
-    consistency_weight=0.5,
+    losses={"relative_mse": 1.0, "sequence_ranking": 0.1, "architecture_consistency": 0.5},
     augmentation="first",
     model={"hidden_channels": 512, "num_blocks": 6, "dropout": 0.05},
 )
@@ -134,9 +136,8 @@ QUICK = Recipe(
     batch_size=16,
     learning_rate=1e-3,
     gradient_clip=1.0,
-    ranking_weight=0.1,
-    pairwise_weight=0.05,
-    pairwise_temperature=0.01,
+    losses={"relative_mse": 1.0, "sequence_ranking": 0.1, "pairwise_ranking": 0.05},
+    loss_arguments={"pairwise_ranking": {"temperature": 0.01}},
     model={"hidden_channels": 128, "num_blocks": 6, "dropout": 0.05},
 )
 
@@ -150,9 +151,8 @@ BEST = Recipe(
     batch_size=32,
     learning_rate=1.5e-3,
     gradient_clip=1.0,
-    ranking_weight=0.1,
-    pairwise_weight=0.1,
-    pairwise_temperature=0.01,
+    losses={"relative_mse": 1.0, "sequence_ranking": 0.1, "pairwise_ranking": 0.1},
+    loss_arguments={"pairwise_ranking": {"temperature": 0.01}},
     augmentation="equivalent",
     calibrate=True,
     min_steps=7500,
@@ -180,8 +180,7 @@ LATENCY = Recipe(
     batch_size=16,
     learning_rate=1e-3,
     gradient_clip=1.0,
-    mse_weight=0.0,
-    log_weight=1.0,
+    losses={"log_ratio": 1.0},
     model={"hidden_channels": 128, "num_blocks": 2, "readout": "sum", "dropout": 0.05},
     token_encoder={"vocabulary": "onnx", "counting": "standard", "static_scale": "log"},
 )

@@ -12,9 +12,9 @@ from torch_geometric.transforms import BaseTransform
 class EncodeTokens(BaseTransform):
     r"""Writes the node codes :obj:`x` that a token encoder makes of a graph's raw tokens.
 
-    Graphs hold raw tokens, which predictors encode on the device. With this transform a dataset of
-    them is like any other of PyG: :obj:`data.x` and :obj:`dataset.num_features` are what a model
-    expects.
+    Graphs hold raw tokens, which predictors encode on the device. This transform makes the codes
+    part of the graphs, for any model of PyG that reads :obj:`data.x` and for
+    :obj:`dataset.num_features`.
 
     .. code-block:: python
 
@@ -23,7 +23,7 @@ class EncodeTokens(BaseTransform):
         dataset = NASBench201(transform=EncodeTokens(CellTokenEncoder()))
         dataset.num_features  # 128
 
-    The codes of graph features, of encoders that have them, become :obj:`static_x`.
+    The codes of the graph features become :obj:`static_x`, if the encoder has any.
 
     Args:
         encoder (torch.nn.Module): The token encoder, one of :obj:`narformer_pyg.nn` or any module

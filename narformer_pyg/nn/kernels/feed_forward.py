@@ -63,7 +63,7 @@ def feed_forward(module: Any, x: Tensor) -> Tensor:
     )
     if torch.is_grad_enabled():
         return _FeedForward.apply(rows, *_learned(module), settings).view(x.shape)
-    return _forward(rows, *_learned(module), settings).view(x.shape)
+    return _forward(rows, _learned(module), settings).view(x.shape)
 
 
 def _split(x: Tensor, num_groups: int) -> Tensor:
@@ -84,18 +84,12 @@ def _activate(
 
 def _forward(
     x: Tensor,
-    weights_1: Tensor,
-    bias_1: Tensor,
-    scale_1: Tensor,
-    shift_1: Tensor,
-    weights_2: Tensor,
-    bias_2: Tensor,
-    scale_2: Tensor,
-    shift_2: Tensor,
+    learned: tuple[Tensor, ...],
     settings: _Settings,
     saved: list[Tensor | None] | None = None,
 ) -> Tensor:
     """Maps rows [N, F] to [N, F], and keeps in ``saved`` what the backward pass needs."""
+    weights_1, bias_1, scale_1, shift_1, weights_2, bias_2, scale_2, shift_2 = learned
     eps_1, eps_2, dropout, num_rows = settings
     num_groups = weights_1.size(0)
     products = OneDNNProducts(x, min(num_rows, x.size(0)) * weights_1.numel())
@@ -149,7 +143,7 @@ class _FeedForward(torch.autograd.Function):
         first = (weights_1, bias_1, scale_1, shift_1)
         second = (weights_2, bias_2, scale_2, shift_2)
         saved: list[Tensor | None] = []
-        out = _forward(x, *first, *second, settings, saved)
+        out = _forward(x, (*first, *second), settings, saved)
         ctx.save_for_backward(x, weights_1, weights_2, scale_1, shift_1, scale_2, *saved)
         ctx.settings = settings
         return out

@@ -54,7 +54,7 @@ class OneDNNProducts:
 
 
 def _pays(like: Tensor) -> bool:
-    return (
+    return bool(
         like.dtype == torch.float32
         and like.device.type == "cpu"
         and is_on("onednn_linear")

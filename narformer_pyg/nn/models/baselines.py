@@ -44,7 +44,7 @@ class GNNBaseline(GraphRegressor):
     """
 
     #: The network of PyG whose convolutions are the blocks.
-    network: type[torch.nn.Module]
+    network: Any
 
     def __init__(
         self,

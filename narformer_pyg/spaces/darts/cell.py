@@ -108,7 +108,7 @@ class DARTSGenotype:
         return self._change(*list(self._changes())[drawn])
 
     def neighbors(self) -> list[DARTSGenotype]:
-        """Returns the 120 genotypes in which one operation is another or reads another node.
+        """Returns the 120 genotypes that differ in one operation or in the node it reads.
 
         A few may be isomorphic to each other, or even to the genotype itself.
         """
@@ -140,7 +140,7 @@ class DARTSGenotype:
 
         The two cells share nodes 0 and 1, the inputs :math:`c_{k-2}` and :math:`c_{k-1}`. The nodes
         of the normal cell follow: two operations and their sum for each intermediate node, and the
-        concatenation; then those of the reduction cell, whose types differ; the last node, the
+        concatenation; then the nodes of the reduction cell, whose types differ; the last node, the
         output, joins the two. The sums say which operations are added to each other, so genotypes
         have isomorphic graphs if and only if they are isomorphic.
 
@@ -186,7 +186,7 @@ class DARTSGenotype:
         return f"Genotype({', '.join(cells)})"
 
     def _changes(self) -> Iterator[tuple[str, int, Edge]]:
-        """Yields the changes of :meth:`neighbors`: cell, place in it, and what comes there."""
+        """Yields the changes of :meth:`neighbors`: cell, place in it, and new edge."""
         for name in CELLS:
             for node, pair in enumerate(split_cell(getattr(self, name)), start=2):
                 read = {source for _, source in pair}

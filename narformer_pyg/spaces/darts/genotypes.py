@@ -47,9 +47,9 @@ def _read(cell: str) -> list[tuple[str, int]]:
 #: Genotypes of `DARTS <https://github.com/quark0/darts>`_ (first and second order), `P-DARTS
 #: <https://github.com/chenxin061/pdarts>`_ and `PC-DARTS
 #: <https://github.com/yuhuixu1993/PC-DARTS>`_ (found on CIFAR-10 and on ImageNet), under the names
-#: of those releases.
+#: of the releases.
 #:
-#: The parameters of their networks, without the second classifier, agree with what is published:
+#: The parameters of their networks, without the second classifier, agree with published figures:
 #:
 #: ================  ==========================  ==================================================
 #: genotype          parameters                  published
@@ -61,7 +61,7 @@ def _read(cell: str) -> list[tuple[str, int]]:
 #: `PC_DARTS_image`  5,342,464 (ImageNet)        5.3 million, paper of PC-DARTS
 #: ================  ==========================  ==================================================
 #:
-#: `DARTS_V1` has 3,169,414. Tables of others give 3.3 million for the first order, and no release
+#: `DARTS_V1` has 3,169,414. Other papers give 3.3 million for the first order, and no release
 #: gives a figure for this very genotype.
 DARTS_GENOTYPES = {
     name: DARTSGenotype(_read(normal), _read(reduce))  # type: ignore[arg-type]

@@ -115,7 +115,7 @@ def check_concat(name: str, nodes: Any) -> tuple[int, ...]:
         nodes = tuple(nodes) if isinstance(nodes, Iterable) else nodes
     if nodes != expected:
         raise ConversionError(
-            f"Expected '{name}' to be range(2, 6), all intermediate nodes in order, which is what "
-            f"cells of DARTS concatenate (got {nodes!r})"
+            f"Expected '{name}' to be range(2, 6), all intermediate nodes in order, as in all "
+            f"cells of DARTS (got {nodes!r})"
         )
     return INTERMEDIATE_NODES

@@ -231,7 +231,7 @@ def _cifar_stem(channels: int) -> nn.Module:
 
 
 def _imagenet_stem(channels: int) -> list[nn.Module]:
-    """Returns what makes the first output, at a quarter of the resolution, and the second of it."""
+    """Returns the layers of the first output, at a quarter of the resolution, and of the second."""
 
     def halve(in_channels: int, out_channels: int) -> list[nn.Module]:
         conv = nn.Conv2d(in_channels, out_channels, 3, stride=2, padding=1, bias=False)
@@ -272,7 +272,7 @@ def _make_operation(name: str, channels: int, stride: int) -> nn.Module:
 
 
 def _drop(x: Tensor, probability: float) -> Tensor:
-    """Sets whole images to zero, and scales the others so that the mean stays."""
+    """Sets whole images to zero, and scales up the rest to keep the mean."""
     kept = 1.0 - probability
     return x / kept * x.new_empty(x.size(0), 1, 1, 1).bernoulli_(kept)
 

@@ -70,8 +70,8 @@ class NASBench101Cell:
             :obj:`[x][y]` is an edge from :obj:`x` to :obj:`y`. Stored as a tuple of tuples,
             without dropped vertices.
         operations (sequence of str): The operation of each vertex: :obj:`"input"` first,
-            :obj:`"output"` last, others among :obj:`"conv1x1-bn-relu"`, :obj:`"conv3x3-bn-relu"`
-            and :obj:`"maxpool3x3"`.
+            :obj:`"output"` last, between them :obj:`"conv1x1-bn-relu"`,
+            :obj:`"conv3x3-bn-relu"` and :obj:`"maxpool3x3"`.
 
     Raises:
         ConversionError: If matrix and operations are not a cell of this space.
@@ -150,7 +150,7 @@ class NASBench101Cell:
         check_rng(rng)
         graphs, ends = all_edge_bits()
         while True:
-            # Uniform over matrices with operations, of which a cell has as many as forms.
+            # Uniform over labelled matrices, so each cell is drawn once for each of its forms.
             drawn = int(rng.integers(ends[-1]))
             row = int(np.searchsorted(ends, drawn, side="right"))
             vertices, edge_bits = graphs[row]

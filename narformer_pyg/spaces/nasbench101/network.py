@@ -144,7 +144,7 @@ class _CellModule(nn.Module):
 def _conv_norm_relu(in_channels: int, out_channels: int, kernel_size: int) -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False),
-        # The benchmark's: TensorFlow's momentum of 0.997 keeps what PyTorch's 0.003 lets in.
+        # As in the benchmark: TensorFlow's momentum of 0.997 is PyTorch's 0.003.
         nn.BatchNorm2d(out_channels, eps=1e-5, momentum=0.003),
         nn.ReLU(),
     )

@@ -35,7 +35,7 @@ class NASBench201Cell:
     r"""A cell of `NAS-Bench-201 <https://arxiv.org/abs/2001.00326>`_.
 
     Four feature maps, the input :obj:`0` to the output :obj:`3`, are connected by six operations
-    along :obj:`0->1, 0->2, 1->2, 0->3, 1->3, 2->3`; a feature map is the sum of what arrives.
+    along :obj:`0->1, 0->2, 1->2, 0->3, 1->3, 2->3`; a feature map is the sum of its inputs.
 
     .. code-block:: python
 
@@ -144,15 +144,12 @@ class NASBench201Cell:
         Isomorphism is the benchmark's, with 6,466 classes: two cells are isomorphic if the
         expressions of their outputs are the same text. The expression of a feature map joins the
         sorted expressions of its summands by :obj:`+`; a :obj:`skip_connect` contributes the
-        expression of its source, a :obj:`none` contributes a zero, and so does any operation on a
-        feature map that is a bare zero. Isomorphic cells compute the same function if operations
-        map zero to zero and operations of a kind share their weights. The converse does not hold:
-        zeros stay in sums, and sums are not sorted again across a skip, so the 6,466 classes
-        compute only 4,930 such functions. :func:`~narformer_pyg.spaces.equivalent_indices` treats
-        networks whose operations have weights of their own.
+        expression of its source, a :obj:`none` or any operation on a bare zero a zero. As zeros
+        stay in sums and sums are not sorted again across a skip, the 6,466 classes compute only
+        4,930 functions of operations that map zero to zero and share weights by kind. For
+        operations with weights of their own, see :func:`~narformer_pyg.spaces.equivalent_indices`.
 
-        The representative is the cell with the lowest official index. The first call classifies the
-        whole space in some 0.1 s.
+        The representative is the cell with the lowest official index.
         """
         return NASBench201Cell.from_index(int(canonical_indices()[self.index]))
 
