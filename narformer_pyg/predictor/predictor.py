@@ -196,7 +196,8 @@ class ArchitecturePredictor(torch.nn.Module):
         Args:
             graphs (InMemoryDataset or list of Data): Graphs with labels :obj:`y`, NaN where a
                 target was not measured.
-            batch_size (int, optional): As in :meth:`predict`, like :obj:`device`.
+            batch_size (int, optional): As in :meth:`predict`. (default: :obj:`512`)
+            device (torch.device or str, optional): As in :meth:`predict`. (default: :obj:`None`)
 
         Raises:
             ValueError: If labels are missing or not positive. The old calibration stays.
