@@ -63,7 +63,7 @@ def fit(
     seed: int = 0,
     device: str = "auto",
     precision: str = "32-true",
-    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint: str | os.PathLike[str] | ResumableCheckpoint | None = None,
     resume: str | os.PathLike[str] | None = None,
     progress: bool = True,
     **trainer_kwargs: Any,
@@ -91,8 +91,8 @@ def fit(
             (default: :obj:`"auto"`)
         precision (str, optional): A precision of Lightning, for instance :obj:`"bf16-mixed"`.
             (default: :obj:`"32-true"`)
-        checkpoint (str or os.PathLike, optional): A file that always holds a complete state to
-            resume from. (default: :obj:`None`)
+        checkpoint (str, os.PathLike or ResumableCheckpoint, optional): A file that always holds a
+            complete state to resume from, at most 30 seconds old. (default: :obj:`None`)
         resume (str or os.PathLike, optional): Such a file to go on from. The result is that of an
             undisturbed run, where one process trains. (default: :obj:`None`)
         progress (bool, optional): Whether to show a progress bar. (default: :obj:`True`)
@@ -143,8 +143,10 @@ def fit(
     if progress:
         callbacks.append(EpochProgressBar())
     if checkpoint is not None:
-        check_folder(checkpoint)
-        callbacks.append(ResumableCheckpoint(checkpoint))
+        if not isinstance(checkpoint, ResumableCheckpoint):
+            checkpoint = ResumableCheckpoint(checkpoint)
+        check_folder(checkpoint.path)
+        callbacks.append(checkpoint)
 
     torch.manual_seed(seed)
     loader = training_loader(train_set, recipe, seed, target_device)

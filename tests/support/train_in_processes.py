@@ -12,6 +12,7 @@ from narformer_pyg.nn import CellTokenEncoder
 from narformer_pyg.nn.models import create_model
 from narformer_pyg.predictor import ArchitecturePredictor
 from narformer_pyg.training import Recipe, fit, predict
+from narformer_pyg.training.callbacks import ResumableCheckpoint
 
 
 def main(out: str, devices: int, batch_size: int, checkpoint: str | None = None) -> None:
@@ -22,8 +23,7 @@ def main(out: str, devices: int, batch_size: int, checkpoint: str | None = None)
         min_steps=4 * -(-24 // (batch_size * devices)),  # four epochs, however many processes
         batch_size=batch_size,
         learning_rate=1e-3,
-        ranking_weight=0.0,
-        consistency_weight=0.1,
+        losses={"relative_mse": 1.0, "architecture_consistency": 0.1},
         augmentation="first",
         model={"hidden_channels": 16, "num_blocks": 2, "dropout": 0.0},
     )
@@ -38,12 +38,11 @@ def main(out: str, devices: int, batch_size: int, checkpoint: str | None = None)
         dataset[split.train],
         recipe,
         val_set=dataset[split.val],
-        validate_every=2,
+        check_val_every_n_epoch=2,
         device="cpu",
         devices=devices,
         progress=False,
-        checkpoint=checkpoint,
-        checkpoint_every_seconds=0.0,
+        checkpoint=None if checkpoint is None else ResumableCheckpoint(checkpoint, 0.0),
     )
     shares = predict(predictor, dataset[:21], 4, device="cpu", devices=devices)
     assert torch.allclose(shares, predictor.predict(dataset[:21]), rtol=1e-5)

@@ -33,12 +33,8 @@ def test_paper_recipe_is_that_of_the_paper() -> None:
         "warmup": 0.1,
         "weight_decay": 0.0,
         "gradient_clip": 0.0,
-        "mse_weight": 1.0,
-        "log_weight": 0.0,
-        "ranking_weight": 0.1,
-        "consistency_weight": 0.5,
-        "pairwise_weight": 0.0,
-        "pairwise_temperature": 1.0,
+        "losses": {"relative_mse": 1.0, "sequence_ranking": 0.1, "architecture_consistency": 0.5},
+        "loss_arguments": {},
         "augmentation": "first",
         "num_copies": 1,
         "calibrate": False,
@@ -61,8 +57,7 @@ def test_latency_paper_recipe_is_that_of_the_paper() -> None:
     content = LATENCY_PAPER.to_dict()
     assert (content["epochs"], content["batch_size"], content["learning_rate"]) == (50, 16, 1e-3)
     assert content["label_scale"] == 1.0  # milliseconds
-    weights = {name: value for name, value in content.items() if name.endswith("_weight")}
-    assert {name for name, value in weights.items() if value} == {"mse_weight"}
+    assert content["losses"] == {"relative_mse": 1.0}
 
 
 def test_names() -> None:
@@ -103,21 +98,11 @@ def test_to_dict_is_a_copy() -> None:
             for value in (0, -1, 1.5, True, "3", None)
         ],
         ("learning_rate", 0.0, "to be positive"),
-        ("learning_rate", -1e-3, "to be positive"),
-        ("learning_rate", float("nan"), "to be a finite number"),
-        ("warmup", -0.1, r"to be in \[0, 1\)"),
         ("warmup", 1.0, r"to be in \[0, 1\)"),
-        ("warmup", float("nan"), "to be a finite number"),
         *[
-            (name, -0.5, "to be at least 0")
-            for name in (
-                "weight_decay",
-                "mse_weight",
-                "log_weight",
-                "ranking_weight",
-                "consistency_weight",
-                "pairwise_weight",
-            )
+            (name, value, "to be a number of at least 0")
+            for name in ("learning_rate", "warmup", "weight_decay", "gradient_clip", "label_scale")
+            for value in (-0.5, float("nan"), float("inf"), "1")
         ],
         ("augmentation", "second", "to be 'first', 'random', 'equivalent' or None"),
         ("augmentation", False, "to be 'first', 'random', 'equivalent' or None"),
@@ -129,10 +114,19 @@ def test_wrong_values(name: str, value: Any, expected: str) -> None:
     assert f"(got {value!r})" in str(error.value)
 
 
-def test_consistency_needs_augmentation() -> None:
-    with pytest.raises(ValueError, match=r"Expected 'augmentation' .*'consistency_weight'"):
-        Recipe(**VALID, consistency_weight=0.5)
-    Recipe(**VALID, consistency_weight=0.5, augmentation="random", num_copies=3)
+def test_wrong_losses() -> None:
+    for losses, expected in (
+        ({"relative_mse": -1.0}, r"'losses\['relative_mse'\]' to be a number of at least 0"),
+        ({"relative_mse": 0.0}, "'losses' to have at least one positive weight"),
+        ({}, "'losses' to have at least one positive weight"),
+        ({"absolute": 1.0}, r"'loss' to be among relative_mse, .*\(got 'absolute'\)"),
+    ):
+        with pytest.raises(ValueError, match=expected):
+            Recipe(**VALID, losses=losses)
+    losses = {"relative_mse": 1.0, "architecture_consistency": 0.5}
+    with pytest.raises(ValueError, match=r"'augmentation' .* for a loss that compares graphs"):
+        Recipe(**VALID, losses=losses)
+    Recipe(**VALID, losses=losses, augmentation="random", num_copies=3)
 
 
 def test_least_number_of_steps() -> None:

@@ -60,10 +60,10 @@ def takes_over(module: torch.nn.Module, *inputs: Any) -> Callable[..., Tensor] |
     """
     if torch.compiler.is_compiling():
         return None
-    kernel = _KERNELS.get(type(module))
+    kernel, off = _KERNELS.get(type(module)), _OFF.get()
     if (
         kernel is None
-        or not is_on(kernel.name)
+        or (off and (_ALL in off or kernel.name in off))
         or torch.jit.is_tracing()
         or torch._C._functorch.peek_interpreter_stack() is not None
         or not kernel.accepts(module, *inputs)

@@ -14,7 +14,7 @@ from narformer_pyg.nn.kernels.door import (
     refuse_double_backward,
 )
 from narformer_pyg.nn.kernels.dropout import MAX_P, zeroed_positions
-from narformer_pyg.nn.kernels.onednn import OneDNNProducts
+from narformer_pyg.nn.kernels.onednn import onednn_products
 
 #: Hidden elements that are worked on at a time: 4 MB in single precision.
 CACHED_ELEMENTS = 1 << 20
@@ -42,7 +42,8 @@ def _accepts(module: Any, x: Tensor) -> bool:
         and not (module.training and module.dropout.p > MAX_P)
         and is_as_built(module)
         and not has_global_hooks()
-        and all(p.dtype == x.dtype for p in _learned(module))
+        and module.lin_1.weights.dtype == x.dtype == module.norm_1.weight.dtype
+        and module.lin_2.weights.dtype == x.dtype == module.norm_2.weight.dtype
     )
 
 
@@ -92,7 +93,7 @@ def _forward(
     weights_1, bias_1, scale_1, shift_1, weights_2, bias_2, scale_2, shift_2 = learned
     eps_1, eps_2, dropout, num_rows = settings
     num_groups = weights_1.size(0)
-    products = OneDNNProducts(x, min(num_rows, x.size(0)) * weights_1.numel())
+    products = onednn_products(x, min(num_rows, x.size(0)) * weights_1.numel())
     parts = []
     for rows in x.split(num_rows):
         with products:
@@ -137,11 +138,10 @@ class _FeedForward(torch.autograd.Function):
     ) -> Tensor:
         # Dropout scales what it keeps; in the parameters of the norms this costs nothing.
         keep = 1.0 / (1.0 - settings.dropout)
-        scale_1, shift_1, scale_2, shift_2 = (
-            p * keep for p in (scale_1, shift_1, scale_2, shift_2)
-        )
-        first = (weights_1, bias_1, scale_1, shift_1)
-        second = (weights_2, bias_2, scale_2, shift_2)
+        scale_1, scale_2 = scale_1 * keep, scale_2 * keep
+        first = (weights_1, bias_1, scale_1, shift_1 * keep)
+        second = (weights_2, bias_2, scale_2, shift_2 * keep)
+        shift_1 = first[-1]
         saved: list[Tensor | None] = []
         out = _forward(x, (*first, *second), settings, saved)
         ctx.save_for_backward(x, weights_1, weights_2, scale_1, shift_1, scale_2, *saved)
@@ -158,7 +158,7 @@ class _FeedForward(torch.autograd.Function):
         grad_x = torch.empty_like(x)
         grad_weights_1, grad_weights_2 = torch.empty_like(weights_1), torch.empty_like(weights_2)
         others: list[Tensor] = []  # gradients of bias, scale and shift of both maps
-        products = OneDNNProducts(x, min(num_rows, x.size(0)) * weights_1.numel())
+        products = onednn_products(x, min(num_rows, x.size(0)) * weights_1.numel())
         parts = zip(x.split(num_rows), grad.split(num_rows), grad_x.split(num_rows), strict=True)
         for i, (rows, grad_rows, grad_x_rows) in enumerate(parts):
             hidden, mapped, mean, rstd, zeroed_1, zeroed_2 = saved[6 * i : 6 * i + 6]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import threading
-from types import TracebackType
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -15,53 +15,52 @@ from torch.utils.weak import WeakIdKeyDictionary
 from narformer_pyg.nn.kernels.door import Kernel, is_on
 
 # Smaller products and weights are no faster by oneDNN.
-_MIN_MULTIPLICATIONS = 1 << 21
+_MIN_MULTIPLICATIONS = 1 << 23
 _MIN_WEIGHTS = 1 << 14
 _PROBE = threading.Lock()
+# The setting came with PyTorch 2.9.
+_MATMUL: Any = getattr(torch.backends.mkldnn, "matmul", None)
 
 
-class OneDNNProducts:
+class _Products:
     r"""A context in which PyTorch multiplies single-precision matrices by oneDNN.
 
-    MKL, PyTorch's default, leaves AVX-512 unused on processors other than Intel's; oneDNN, which
-    PyTorch ships, is up to twice as fast there. PyTorch calls oneDNN where products may round to
-    bfloat16. The context permits that on processors where oneDNN cannot make use of it, so that
-    results keep their precision; :func:`is_exact` tries this out once. Elsewhere the context does
-    nothing. The setting belongs to the process: no other code should run inside.
+    MKL, PyTorch's default, leaves AVX-512 unused on some processors that are not Intel's; oneDNN,
+    which PyTorch ships, is up to twice as fast there. PyTorch calls oneDNN where products may round
+    to bfloat16. The context permits that; :func:`onednn_products` returns it only where oneDNN
+    cannot make use of the permission, so that results keep their precision. The setting belongs to
+    the process: no other code should run inside.
+    """
+
+    def __enter__(self) -> None:
+        _MATMUL.fp32_precision = "bf16"
+
+    def __exit__(self, *exc_info: object) -> None:
+        _MATMUL.fp32_precision = "none"
+
+
+_PRODUCTS = _Products()
+_DEFAULT: AbstractContextManager[None] = nullcontext()
+
+
+def onednn_products(like: Tensor, num_multiplications: int) -> AbstractContextManager[None]:
+    r"""Returns a context for products of :obj:`like`: by oneDNN if that is faster and as exact.
 
     Args:
         like (torch.Tensor): A factor of the products.
         num_multiplications (int): Multiplications of one product.
     """
-
-    __slots__ = ("_is_active",)
-
-    def __init__(self, like: Tensor, num_multiplications: int) -> None:
-        self._is_active = num_multiplications >= _MIN_MULTIPLICATIONS and _pays(like)
-
-    def __enter__(self) -> None:
-        if self._is_active:
-            _settings().fp32_precision = "bf16"
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self._is_active:
-            _settings().fp32_precision = "none"
-
-
-def _pays(like: Tensor) -> bool:
-    return bool(
-        like.dtype == torch.float32
+    if (
+        num_multiplications >= _MIN_MULTIPLICATIONS
+        and like.dtype == torch.float32
         and like.device.type == "cpu"
         and is_on("onednn_linear")
         and torch.backends.mkldnn.enabled
-        and getattr(_settings(), "fp32_precision", None) == "none"
+        and getattr(_MATMUL, "fp32_precision", None) == "none"
         and is_exact()
-    )
+    ):
+        return _PRODUCTS
+    return _DEFAULT
 
 
 def is_exact() -> bool:
@@ -72,27 +71,22 @@ def is_exact() -> bool:
 
 @functools.cache
 def _probe() -> bool:
-    # Before PyTorch 2.9 there is no such setting. On Intel's processors MKL is as fast.
-    if not torch.backends.mkldnn.is_available() or not hasattr(_settings(), "fp32_precision"):
+    if not torch.backends.mkldnn.is_available() or not hasattr(_MATMUL, "fp32_precision"):
         return False
-    before = _settings().fp32_precision
+    before = _MATMUL.fp32_precision
     numbers = torch.arange(4 * 128 * 256, dtype=torch.float64, device="cpu").mul_(0.7).sin_()
     left, right = numbers.view(2, 2, 128, 256)
     right = right.transpose(1, 2)
     with torch.autocast("cpu", enabled=False):
         try:
-            _settings().fp32_precision = "bf16"
+            _MATMUL.fp32_precision = "bf16"
             batch = torch.bmm(left.float(), right.float())
             single = torch.mm(left[0].float(), right[0].float())
         finally:
-            _settings().fp32_precision = before
+            _MATMUL.fp32_precision = before
     # Sums of 256 products: rounding to bfloat16 leaves errors of 0.03, single precision of 1e-5.
     errors = torch.cat([batch, single.unsqueeze(0)]) - torch.bmm(left, right)[[0, 1, 0]]
     return bool(errors.abs().max() < 1e-3)
-
-
-def _settings() -> Any:
-    return getattr(torch.backends.mkldnn, "matmul", None)
 
 
 # Weights as oneDNN reads them fastest, for as long as they live unchanged.
@@ -128,7 +122,7 @@ def _accepts(module: Any, x: Tensor) -> bool:
     num_rows = x.numel() // x.size(-1)
     if num_rows <= _MAX_PACKED_ROWS:
         return num_rows > 0 and not torch.is_grad_enabled() and _packs()
-    return num_rows * weight.numel() >= _MIN_MULTIPLICATIONS and _pays(x)
+    return onednn_products(x, num_rows * weight.numel()) is _PRODUCTS
 
 
 @functools.cache
@@ -150,7 +144,7 @@ def _run(module: Any, x: Tensor) -> Tensor:
         return _Linear.apply(x, module.weight, module.bias)
     if x.numel() // x.size(-1) <= _MAX_PACKED_ROWS:
         return packed_linear(module, x)
-    with OneDNNProducts(x, _MIN_MULTIPLICATIONS):
+    with _PRODUCTS:
         return F.linear(x, module.weight, module.bias)
 
 
@@ -160,7 +154,7 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
-        with OneDNNProducts(x, _MIN_MULTIPLICATIONS):
+        with _PRODUCTS:
             return F.linear(x, weight, bias)
 
     @staticmethod
@@ -168,7 +162,7 @@ class _Linear(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad
         rows = grad.reshape(-1, grad.size(-1))
-        with OneDNNProducts(grad, _MIN_MULTIPLICATIONS):
+        with _PRODUCTS:
             return (
                 grad @ weight if needs_x else None,
                 rows.t() @ x.reshape(-1, x.size(-1)) if needs_weight else None,
