@@ -28,6 +28,15 @@ from narformer_pyg.training.recipes import (
     Recipe,
     get_recipe,
 )
+from narformer_pyg.training.report import format_means
+from narformer_pyg.training.run import RunResult, free_folder, train
+from narformer_pyg.training.task import (
+    Task,
+    latency_dataset,
+    latency_splits,
+    latency_task,
+    nasbench201_task,
+)
 
 __all__ = [
     "BEST",
@@ -41,14 +50,23 @@ __all__ = [
     "FitResult",
     "PredictorModule",
     "Recipe",
+    "RunResult",
+    "Task",
     "acc_within",
     "all_metrics",
     "fit",
+    "format_means",
+    "free_folder",
     "get_recipe",
     "kendall_tau",
     "label_scale",
+    "latency_dataset",
+    "latency_splits",
+    "latency_task",
     "mape",
+    "nasbench201_task",
     "predict",
     "resolve_device",
     "spearman",
+    "train",
 ]

@@ -1,4 +1,4 @@
-"""What a run leaves behind: a table, a CSV of predictions and plots."""
+"""Tables, CSV files of predictions, and plots."""
 
 from __future__ import annotations
 
@@ -64,6 +64,39 @@ def format_table(columns: Mapping[str, Mapping[str, float]], **more: str) -> str
         for row in rows
     ]
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def format_means(
+    rows: Sequence[tuple[str, str, Mapping[str, float]]], metrics: Sequence[str]
+) -> str:
+    r"""Lays out mean and standard deviation of runs, for each model and split.
+
+    Args:
+        rows (sequence of tuple): Model, split and metrics of each run; the runs of one model and
+            split differ in the seed.
+        metrics (sequence of str): The columns, keys of :obj:`METRIC_NAMES`.
+    """
+    splits = list(dict.fromkeys(split for _, split, _ in rows))
+    titles = [METRIC_NAMES[key][0] for key in metrics]
+    lines = [f"{'model':<16}{'split':<14}" + "".join(f"{title:>18}" for title in titles)]
+    lines.append("-" * len(lines[0]))
+    for model in dict.fromkeys(model for model, _, _ in rows):
+        chosen = {s: [m for name, split, m in rows if (name, split) == (model, s)] for s in splits}
+        if len(splits) > 1:
+            chosen["mean"] = [
+                {key: float(np.mean([m[key] for m in runs])) for key in metrics}
+                for runs in chosen.values()
+            ]
+        for split, runs in chosen.items():
+            cells = []
+            for key in metrics:
+                pattern, values = METRIC_NAMES[key][1], [m[key] for m in runs]
+                text = pattern.format(np.mean(values))
+                if len(values) > 1 and split != "mean":
+                    text += f" ± {pattern.format(np.std(values, ddof=1))}"
+                cells.append(f"{text:>18}")
+            lines.append(f"{model:<16}{split:<14}{''.join(cells)}")
+    return "\n".join(lines)
 
 
 def write_json(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
