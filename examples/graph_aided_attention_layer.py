@@ -26,27 +26,12 @@ from torch_geometric import seed_everything
 from torch_geometric.data import Data
 from torch_geometric.loader import DataLoader
 from torch_geometric.nn import GATConv, GCNConv, Linear, global_add_pool
-from torch_geometric.transforms import BaseTransform, Compose, ToUndirected
+from torch_geometric.transforms import Compose, ToUndirected
 
 from narformer_pyg.datasets import NASBench201
 from narformer_pyg.nn import GraphAidedAttentionConv
 
 CONVS = {"graph_aided_attention": GraphAidedAttentionConv, "gcn": GCNConv, "gat": GATConv}
-
-
-class OneHotOperation(BaseTransform):
-    """Makes node features of the operation at each node."""
-
-    def __init__(self, num_node_types: int) -> None:
-        self.num_node_types = num_node_types
-
-    def forward(self, data: Data) -> Data:
-        """Adds :obj:`x`."""
-        data.x = F.one_hot(data.op, self.num_node_types).float()
-        return data
-
-    def __repr__(self) -> str:
-        return f"{self.__class__.__name__}({self.num_node_types})"
 
 
 class Net(torch.nn.Module):
@@ -83,8 +68,15 @@ args = parser.parse_args()
 
 seed_everything(args.seed)
 
+
+def one_hot(data: Data) -> Data:
+    """Makes node features of the operation at each node."""
+    data.x = F.one_hot(data.op, dataset.num_node_types).float()
+    return data
+
+
 dataset = NASBench201(target="cifar10_test_acc")
-transform = Compose([OneHotOperation(dataset.num_node_types), ToUndirected()])
+transform = Compose([one_hot, ToUndirected()])
 split = dataset.get_split(args.train_size, seed=args.seed)
 # All other cells have labels too; 2,000 of them are enough to see how good the model is.
 test = split.test[torch.randperm(split.test.numel())[:2000]]

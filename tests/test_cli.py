@@ -1,15 +1,22 @@
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import onnx
 import pytest
 import torch
+from latency_models import write_csv, write_models
 from onnx import TensorProto, helper
 from torch_geometric.data import Data
 
-from narformer_pyg.cli import main
+from narformer_pyg.cli import COMMANDS, main
 from narformer_pyg.convert import from_onnx
+from narformer_pyg.predictor import ArchitecturePredictor
+from narformer_pyg.threads import wait_passively
 
 
 @pytest.fixture
@@ -82,3 +89,87 @@ def test_search(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert len(log.read_text("utf-8").splitlines()) >= 5
     assert main(["search", "--budget", "0"]) == 1
     assert "Expected" in capsys.readouterr().err
+
+
+def test_train_and_predict(path: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    size = ["--epochs", "1", "--hidden_channels", "16", "--num_blocks", "1", "--device", "cpu"]
+    out = str(tmp_path / "cells")
+    assert main(["train", "--train_size", "20", *size, "--out", out]) == 0
+    assert "Kendall's tau" in capsys.readouterr().out
+    cell = "|none~0|+|none~0|none~1|+|nor_conv_3x3~0|none~1|none~2|"
+    assert main(["predict", cell, "--checkpoint", out]) == 0
+    value = ArchitecturePredictor.from_pretrained(out).predict(cell).item()
+    assert capsys.readouterr().out == f"{cell}: cifar10valid_valid_acc {value:.4g} percent\n"
+    assert main(["predict", str(path), "--checkpoint", out]) == 1
+    assert "narformer predict: " in capsys.readouterr().err
+
+    lines = write_models(tmp_path / "models", 12)
+    labels = write_csv(tmp_path / "labels.csv", lines)
+    out = str(tmp_path / "networks")
+    data = ["--models", str(tmp_path / "models"), "--labels", str(labels), "--num_workers", "0"]
+    assert main(["train", "--dataset", "onnx_latency", *data, *size, "--out", out]) == 0
+    capsys.readouterr()
+    model = tmp_path / "models" / "pooled_2.onnx"
+    assert main(["predict", str(model), "--checkpoint", out]) == 0
+    value = ArchitecturePredictor.from_pretrained(out).predict(model).item()
+    assert capsys.readouterr().out == f"{model}: latency_ms {value:.4g}\n"
+    assert main(["predict", cell, "--checkpoint", out]) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--recipe", "latency"], "'--recipe' to be among quick, best, paper for nasbench201"),
+        (["--select", "best"], "'--val_size' to be positive with '--select best'"),
+        (["--dataset", "onnx_latency", "--select", "best"], "'--val_share' to be positive"),
+        (["--threads", "0"], "'--threads' to be a positive integer"),
+        (["--devices", "2"], "'--out' to be given with '--devices'"),
+        (["--device", "tpu"], "'device' to be 'auto', 'cpu'"),
+        (["--resume"], "'--out' to name the folder of an interrupted run"),
+        (["--target", "accuracy"], "'target' to be among"),
+    ],
+)
+def test_train_errors(
+    arguments: list[str], expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", *arguments]) == 1
+    assert expected in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help(command: str, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as error:
+        main([command, "--help"])
+    assert error.value.code == 0
+    text = capsys.readouterr().out
+    for flag in re.findall(r"^  (?:-\w [^,]+, )?(--\w+)(.*\n?.*)", text, re.MULTILINE):
+        assert re.search(r"[a-z]{3}", flag[1]), flag
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["--help"]])
+def test_starts_without_torch(arguments: list[str]) -> None:
+    script = (
+        "import sys\n"
+        "from narformer_pyg.cli import main\n"
+        "try:\n"
+        f"    main({arguments})\n"
+        "except SystemExit:\n"
+        "    pass\n"
+        "heavy = {'torch', 'torch_geometric', 'numpy', 'onnx', 'lightning'} & set(sys.modules)\n"
+        "print('heavy:', sorted(heavy))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "heavy: []", done.stderr
+
+
+def test_waits_passively(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"):
+        monkeypatch.delenv(name, raising=False)
+    wait_passively()
+    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    wait_passively()
+    assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"

@@ -118,8 +118,10 @@ def train(
         return _read(folder)
     predictor = _create_predictor(task, recipe, model, seed)
     num_parameters = sum(p.numel() for p in predictor.parameters())
-    log.info("Training %s (%s parameters) on %s of %d graphs, recipe '%s'.",
-             model, f"{num_parameters:,}", task.target, len(task.split.train), recipe.name)  # fmt: skip
+    log.info(
+        "Training %s (%s parameters) on %s of %d graphs, recipe '%s'.",
+        *(model, f"{num_parameters:,}", task.target, len(task.split.train), recipe.name),
+    )
     checkpoint = folder / CHECKPOINT
     val = task.split.val
     result = fit(
