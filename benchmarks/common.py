@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import csv
+import fcntl
 import gc
 import importlib
 import json
@@ -15,14 +17,17 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from narformer_pyg._files import atomic_write
-from narformer_pyg.training.report import environment, write_json
+from narformer_pyg.training.report import environment
 
+#: Between the parts of the name of a figure.
+SEPARATOR = " > "
 FOLDER = Path(__file__).resolve().parent
 # Where the package is, so that new processes measure the same one.
 PACKAGE_PARENT = Path(sys.modules["narformer_pyg"].__file__ or "").resolve().parents[1]
@@ -50,7 +55,7 @@ def create_parser(
     parser.add_argument(
         "--threads", type=int, default=threads, help=f"threads of PyTorch (default: {threads})"
     )
-    parser.add_argument("--out", type=Path, help="JSON file for the results")
+    parser.add_argument("--out", type=Path, help="CSV file for the results")
     parser.add_argument(
         "--quick",
         action="store_true",
@@ -294,11 +299,76 @@ def write_results(path: Path | None, results: Mapping[str, Any]) -> None:
     """Writes results next to the versions and the machine that they depend on.
 
     Args:
-        path: The JSON file; nothing is written without one.
-        results: What was measured.
+        path: The CSV file: a line for each figure, named by its place; nothing is written without.
+        results: The figures, in nested dictionaries and lists.
     """
-    if path is not None:
-        write_json(path, {**results, "environment": environment()})
+    if path is None:
+        return
+    figures = flatten({**results, "date": date.today().isoformat(), "environment": environment()})
+    with atomic_write(path) as temporary, temporary.open("w", newline="") as file:
+        csv.writer(file).writerows([("figure", "value"), *figures.items()])
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """Reads the results that :func:`write_results` wrote; lists become dictionaries by position."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return unflatten({row["figure"]: row["value"] for row in csv.DictReader(file)})
+
+
+def write_row(path: Path, key: str, content: Mapping[str, Any]) -> None:
+    """Writes the row of one run to a CSV file of many, in place of an older row of the same key."""
+    with path.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        rows = _read_rows(path)
+        rows[key] = {"key": key, **flatten(content)}
+        names = list(dict.fromkeys(name for row in rows.values() for name in row))
+        with atomic_write(path) as temporary, temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, names)
+            writer.writeheader()
+            writer.writerows(rows[name] for name in sorted(rows))
+    path.with_suffix(".lock").unlink(missing_ok=True)
+
+
+def read_rows(path: Path) -> dict[str, dict[str, Any]]:
+    """Reads the rows that :func:`write_row` wrote, by key, nested as they were."""
+    rows = {}
+    for key, row in _read_rows(path).items():
+        rows[key] = unflatten({name: v for name, v in row.items() if v != "" and name != "key"})
+    return rows
+
+
+def _read_rows(path: Path) -> dict[str, dict[str, str]]:
+    if not path.exists():
+        return {}
+    with path.open(newline="", encoding="utf-8") as file:
+        return {row["key"]: row for row in csv.DictReader(file)}
+
+
+def flatten(content: Any, prefix: str = "") -> dict[str, str]:
+    """Returns the figures of nested dictionaries and lists as text, by dotted names."""
+    if isinstance(content, Mapping):
+        items: Any = content.items()
+    elif isinstance(content, (list, tuple)):
+        items = enumerate(content)
+    else:
+        is_float = isinstance(content, float)
+        return {prefix: json.dumps(float(f"{content:.7g}") if is_float else content)}
+    flat: dict[str, str] = {}
+    for name, value in items:
+        flat |= flatten(value, f"{prefix}{SEPARATOR}{name}" if prefix else str(name))
+    return flat
+
+
+def unflatten(figures: Mapping[str, str]) -> dict[str, Any]:
+    """Undoes :func:`flatten`."""
+    nested: dict[str, Any] = {}
+    for name, text in figures.items():
+        *places, last = name.split(SEPARATOR)
+        inner = nested
+        for place in places:
+            inner = inner.setdefault(place, {})
+        inner[last] = json.loads(text)
+    return nested
 
 
 def format_table(rows: Sequence[Sequence[str]]) -> str:

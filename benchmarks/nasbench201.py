@@ -1,12 +1,11 @@
-"""The trainings behind all tables of NAS-Bench-201: one JSON file for each.
+"""The trainings behind all tables of NAS-Bench-201: one row of a CSV file for each.
 
     python benchmarks/nasbench201.py --list
     python benchmarks/nasbench201.py --groups accuracy best --threads 1
 
-A training whose file is in the folder of results is done and left alone, one that was interrupted
-goes on from its last checkpoint, and one that another process is at is left to it: start the same
-command several times to use several cores. ``nasbench201_tables.py`` makes tables and plots of what
-is there.
+A training that has its row is left alone (``--again`` repeats it), one that was interrupted goes on
+from its last checkpoint, and one that another process is at is left to it: start the same command
+several times to use several cores. ``tables.py`` makes tables of the rows.
 """
 
 from __future__ import annotations
@@ -14,10 +13,12 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import fcntl
+import hashlib
 import json
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +26,17 @@ import common
 import numpy as np
 import torch
 
-from narformer_pyg._files import atomic_write
 from narformer_pyg.datasets import NASBench201, Split
 from narformer_pyg.nn import CellTokenEncoder
 from narformer_pyg.nn.models import create_model
 from narformer_pyg.predictor import ArchitecturePredictor
 from narformer_pyg.spaces.nasbench201 import function_indices
-from narformer_pyg.training import Recipe, all_metrics, fit, get_recipe, label_scale
+from narformer_pyg.training import QUICK, Recipe, all_metrics, fit, get_recipe, label_scale
 from narformer_pyg.training.report import environment, write_json
 
 VALID, TEST, ESTIMATE = "cifar10valid_valid_acc", "cifar10_test_acc", "cifar10_estimated_acc"
 LOSS = "cifar10valid_test_loss"
-RESULTS = common.FOLDER / "results" / "nasbench201"
+RESULTS = common.FOLDER / "results" / "nasbench201.csv"
 SIZES = (78, 156, 469, 781, 1563)  # 0.5, 1, 3, 5 and 10 % of the space
 MODELS = ("narformer_v2", "gcn", "gat", "gin", "graphsage")
 TRAINED = "trained.json"  # in the working folder of a network: it is trained and has predicted
@@ -56,7 +56,7 @@ class Run:
         target (str): The label trained on.
         test_target (str): The label tested on.
         val_size (int): Cells whose labels draw the curve; nothing is chosen on them here.
-        variant (str): What is changed, for the name of the file.
+        variant (str): The change to the recipe, for the name of the row.
         changes (dict): Settings of the recipe that differ.
         model_changes (dict): Arguments of the model that differ.
         num_networks (int): Networks whose mean is the prediction.
@@ -77,7 +77,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The name of the file."""
+        """The key of the row."""
         what = "" if self.target == VALID else self.target.removeprefix("cifar10valid_")
         parts = (self.model, self.variant, self.recipe, what, str(self.train_size))
         return "_".join([*filter(None, parts), f"seed{self.seed}"])
@@ -156,8 +156,16 @@ ABLATIONS: tuple[tuple[str, dict[str, Any], dict[str, Any]], ...] = (
     ("no_gffn", {}, {"ffn_ratio": 0}),
     ("no_layer_scale", {}, {"layer_scale": None}),
     ("augmentation", {"augmentation": "first", "batch_size": 8}, {}),
-    ("augmentation_ac", {"augmentation": "first", "batch_size": 8, "consistency_weight": 0.5}, {}),
-    ("no_sr", {"ranking_weight": 0.0}, {}),
+    (
+        "augmentation_ac",
+        {
+            "augmentation": "first",
+            "batch_size": 8,
+            "losses": {**QUICK.losses, "architecture_consistency": 0.5},
+        },
+        {},
+    ),
+    ("no_sr", {"losses": {**QUICK.losses, "sequence_ranking": 0.0}}, {}),
     ("equivalent_cells", {"augmentation": "equivalent"}, {}),
 )
 GROUPS = ("best", "ensemble", "loss", "attention", "accuracy", "ablation", "latency", "paper")
@@ -178,7 +186,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="threads of PyTorch (default: 1)")
     parser.add_argument("--device", default="cpu", help="where to train (default: %(default)s)")
     parser.add_argument("--epochs", type=int, help="fewer passes, to see that the script works")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="CSV file of the results")
+    parser.add_argument("--again", action="store_true", help="repeat what has its row")
     parser.add_argument(
         "--work",
         type=Path,
@@ -189,7 +198,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     if args.epochs is not None and args.out == RESULTS:
-        parser.error("Expected '--out' to be given with '--epochs' (got the folder of the results)")
+        parser.error("Expected '--out' to be given with '--epochs' (got the file of the results)")
     runs = [
         run
         for run in programme()
@@ -202,18 +211,18 @@ def main() -> None:
     ]
     args.work.mkdir(parents=True, exist_ok=True)
     for run in runs:
-        path = args.out / f"{run.name}.json"
+        is_done = run.name in common.read_rows(args.out)
         if args.list:
-            print(f"{'done' if path.exists() else '    '} {run.group:9} {run.name}")
+            print(f"{'done' if is_done else '    '} {run.group:9} {run.name}")
             continue
         with (args.work / f"{run.name}.lock").open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 continue  # another process is at it
-            if not path.exists():
+            if args.again or not is_done:
                 result = train(run, args)
-                write_json(path, result)
+                common.write_row(args.out, run.name, result)
                 for folder in network_folders(run, args):
                     for name in ("training.ckpt", TRAINED):
                         (folder / name).unlink(missing_ok=True)
@@ -242,7 +251,7 @@ def train(run: Run, args: argparse.Namespace) -> dict[str, Any]:
     for index, folder in enumerate(folders):
         path = folder / TRAINED
         trained = json.loads(path.read_text("utf-8")) if path.is_file() else {}
-        if trained.get("recipe") != recipe.to_dict():  # not yet, or by other settings
+        if trained.get("recipe") != recipe.to_dict():  # not yet, or with other settings
             seed = run.seed + 1000 * index
             trained = train_network(run, recipe, dataset, split, seed, folder, args.device)
             write_json(path, trained)
@@ -251,11 +260,6 @@ def train(run: Run, args: argparse.Namespace) -> dict[str, Any]:
     prediction = predictions.mean(dim=0)
     np.save(args.work / run.name / "predictions.npy", prediction.numpy())
 
-    split_file = args.out / "splits" / f"{split_name(run)}.json"
-    if not split_file.exists():
-        cells = {"seed": run.seed, "train": split.train.tolist(), "val": split.val.tolist()}
-        with atomic_write(split_file) as temporary:
-            temporary.write_text(json.dumps(cells) + "\n", "utf-8")
     functions = function_indices()
     is_new = ~torch.isin(functions, functions[torch.cat([split.train, split.val])])
     metrics = {
@@ -288,13 +292,13 @@ def train(run: Run, args: argparse.Namespace) -> dict[str, Any]:
         "train_size": run.train_size,
         "val_size": run.val_size,
         "seed": run.seed,
-        "split": split_file.name,
+        "split_sha256": hashlib.sha256(split.train.numpy().tobytes()).hexdigest()[:16],
         "selected": f"last epoch ({networks[0]['selected_epoch'] + 1})",
         "train_seconds": sum(network["seconds"] for network in networks),
-        "recipe": recipe.to_dict(),
+        "recipe": {"name": recipe.name},
         "precision": "32-true",
+        "date": date.today().isoformat(),
         "environment": environment(),
-        "history": networks[0]["history"],
     }
 
 
@@ -343,6 +347,7 @@ def train_network(
         )
     except KeyboardInterrupt:
         sys.exit("Interrupted; run the same command to go on.")
+    predictor = result.predictor
     predictor.save_pretrained(folder)
     np.save(folder / "predictions.npy", predictor.predict(dataset)[:, 0].numpy())
     return {
@@ -353,12 +358,6 @@ def train_network(
         "num_parameters": sum(p.numel() for p in predictor.parameters()),
         "history": result.history,
     }
-
-
-def split_name(run: Run) -> str:
-    """Names a split: cells without a label are in none, so that it can depend on the label."""
-    missing = "_pixel3" if run.target == "latency_pixel3" else ""
-    return f"{run.train_size}_{run.val_size}{missing}_seed{run.seed}"
 
 
 def measure(prediction: torch.Tensor, label: torch.Tensor, cells: torch.Tensor) -> dict[str, float]:
