@@ -351,6 +351,8 @@ def flatten(content: Any, prefix: str = "") -> dict[str, str]:
     elif isinstance(content, (list, tuple)):
         items = enumerate(content)
     else:
+        if isinstance(content, str):
+            return {prefix: content}
         is_float = isinstance(content, float)
         return {prefix: json.dumps(float(f"{content:.7g}") if is_float else content)}
     flat: dict[str, str] = {}
@@ -367,7 +369,10 @@ def unflatten(figures: Mapping[str, str]) -> dict[str, Any]:
         inner = nested
         for place in places:
             inner = inner.setdefault(place, {})
-        inner[last] = json.loads(text)
+        try:
+            inner[last] = json.loads(text)
+        except ValueError:  # text that is no number
+            inner[last] = text
     return nested
 
 

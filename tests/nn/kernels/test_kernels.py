@@ -266,7 +266,7 @@ class TestDoor:
                 assert calls == ["grouped_feed_forward"]
             ffn(torch.randn(7, 16))
         assert calls == ["grouped_feed_forward"]
-        with pytest.raises(ValueError, match="'name' to be among .*got 'nothing'"):
+        with pytest.raises(ValueError, match=r"'name' to be among .*got 'nothing'"):
             kernels.enabled(False, "nothing").__enter__()
 
 
