@@ -1,7 +1,7 @@
 """Where attention goes: raw, softmax-normalised and linearly normalised scores.
 
     python benchmarks/nasbench201.py --groups accuracy attention --sizes 781 --seeds 0
-    python benchmarks/attention_maps.py --out benchmarks/results/attention_maps.json
+    python benchmarks/attention_maps.py --out benchmarks/results/attention_maps.csv
 
 The question of the supplement's Figure 1 and section A: does a softmax put almost all weight on the
 node itself? Needs the trained predictors of the first command (in runs/nasbench201): graph-aided

@@ -1,7 +1,7 @@
 """How many ONNX models convert, how fast, and how many shapes are wrong.
 
     python benchmarks/convert.py FOLDER ... --inputs benchmarks/convert_inputs.json \
-        --out benchmarks/results/convert.json
+        --out benchmarks/results/convert.csv
 
 converts every model in the folders, by default the weight-stripped classics inside the ``onnx``
 package. Each is converted as often as ``--repeats`` says; the time is the median, without
@@ -31,6 +31,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import common
 import onnx
 
 from narformer_pyg.convert import convert_onnx
@@ -38,7 +39,6 @@ from narformer_pyg.convert.onnx_model.inputs import concrete_inputs, fix_values
 from narformer_pyg.convert.onnx_model.load import load_model
 from narformer_pyg.convert.onnx_model.runtime import RuntimeRungError, run_shapes
 from narformer_pyg.errors import ConversionError
-from narformer_pyg.training.report import environment, write_json
 
 log = logging.getLogger("convert")
 
@@ -196,16 +196,8 @@ def main() -> None:
         log.info("%-31s %s", key.replace("_", " "), value)
     versions = {name: metadata.version(name) for name in ("onnx", "onnxruntime")}
     settings = {"repeats": args.repeats, "dynamic_size": args.dynamic_size}
-    if args.out is not None:
-        write_json(
-            args.out,
-            {
-                "settings": settings,
-                "summary": summary,
-                "models": models,
-                "environment": {**environment(), **versions},
-            },
-        )
+    results = {"settings": settings, "versions": versions, "summary": summary, "models": models}
+    common.write_results(args.out, results)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,13 @@
 """Time and memory of the layer against those of other graph layers, over the size of the graph.
 
-    python benchmarks/layer.py --out results/layer.json --plot results/layer.png
+    python benchmarks/layer.py --out results/layer.csv --plot results/layer.png
 
 One layer, forward and backward, on random graphs with three edges per node. "gather-scatter" is
-this package's layer over messages on edges, the way that every other graph layer of the table
-takes; "dense" is the masked matrix form that the paper's authors use. The layers are timed in turn
-on the same graph; the memory of each is the growth of a process of its own beyond the inputs and
-parameters. Sizes whose node features would exceed `--max_elements` numbers are left out, as is the
-dense form where its matrices would not fit.
-
-On the largest graphs, a part of the time goes to the system, which hands over and clears the memory
-of every tensor anew. "Scaling" is the time of this package's layer in a process that keeps its
-memory (``keep_freed_memory``).
+this package's layer with a message on every edge, as the other graph layers of the table work;
+"dense" is the masked matrix form of the paper's authors. The layers are timed in turn on the same
+graph; the memory of each is the growth of a process of its own beyond the inputs and parameters.
+Sizes whose node features would exceed `--max_elements` numbers are left out, as is the dense form
+where its matrices would not fit.
 """
 
 from __future__ import annotations
@@ -29,8 +25,6 @@ from torch import Tensor
 from torch_geometric.nn import GATv2Conv, GCNConv, SAGEConv, TransformerConv
 
 from narformer_pyg.nn import GraphAidedAttentionConv
-from narformer_pyg.nn.functional import SortedEdges
-from narformer_pyg.training.memory import keep_freed_memory
 
 OURS, GATHER, DENSE = "GraphAidedAttentionConv", "gather-scatter", "dense"
 PYG_LAYERS: dict[str, Callable[[int, int], torch.nn.Module]] = {
@@ -46,7 +40,7 @@ DENSE_BYTES = 6 * 4
 
 
 class GatherScatter(GraphAidedAttentionConv):
-    """The layer over messages: a message of its own takes the fused way away."""
+    """The layer with messages on edges: no kernel takes over a subclass."""
 
     def message(self, x_j: Tensor, alpha: Tensor) -> Tensor:
         """As in the layer itself."""
@@ -72,11 +66,14 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--layers", nargs="+", choices=LAYERS, default=LAYERS, help="which (all)")
     parser.add_argument("--seed", type=int, default=1, help="seed of graphs and weights (1)")
     parser.add_argument("--plot", type=Path, help="PNG file for the curves")
+    parser.add_argument("--device", default="cpu", help="cpu, or cuda without memory (cpu)")
     quick = {"num_nodes": [50, 100], "widths": [8], "repeats": 2}
     return common.parse_args(parser, quick)
 
 
-def create_pass(layer: str, num_nodes: int, width: int, seed: int) -> Callable[[], Tensor]:
+def create_pass(
+    layer: str, num_nodes: int, width: int, seed: int, device: str = "cpu"
+) -> Callable[[], Tensor]:
     """Returns a function that runs a layer forward and backward.
 
     Args:
@@ -84,28 +81,32 @@ def create_pass(layer: str, num_nodes: int, width: int, seed: int) -> Callable[[
         num_nodes: Nodes of the graph.
         width: Channels in and out.
         seed: Seed of graph, features and weights.
+        device: Where to run.
     """
     torch.manual_seed(seed)
     x = torch.randn(num_nodes, width, requires_grad=True)
     edge_index = torch.randint(num_nodes, (2, EDGES_PER_NODE * num_nodes))
-    edges: Tensor | SortedEdges = edge_index
+    edges: Tensor = edge_index
     module: torch.nn.Module
     if layer == DENSE:
         module, edges = DenseAttention(width, width), dense_adjacency(edge_index, num_nodes)
     elif layer == OURS:
-        module, edges = GraphAidedAttentionConv(width, width), SortedEdges(edge_index, num_nodes)
-        edges.reverse, edges.degrees(x.dtype)  # as a model does once for all of its layers
+        module = GraphAidedAttentionConv(width, width)
     elif layer == GATHER:
         module = GatherScatter(width, width)
     else:
         module = PYG_LAYERS[layer](width, width)
     weight = torch.randn(width)
+    module, weight, edges = module.to(device), weight.to(device), edges.to(device)
+    x = x.detach().to(device).requires_grad_()
 
     def run() -> Tensor:
         module.zero_grad()
         x.grad = None
         out = module(x, edges)
         (out @ weight).sum().backward()
+        if device != "cpu":
+            torch.cuda.synchronize()
         return out
 
     return run
@@ -114,18 +115,6 @@ def create_pass(layer: str, num_nodes: int, width: int, seed: int) -> Callable[[
 def measure_memory(layer: str, num_nodes: int, width: int, seed: int) -> int:
     """Returns the bytes that one pass takes beyond inputs and parameters."""
     return common.peak_memory(create_pass(layer, num_nodes, width, seed))
-
-
-def measure_scaling(
-    num_nodes: list[int], width: int, seed: int, repeats: int
-) -> dict[str, dict[str, float]]:
-    """Returns the seconds of this package's layer by number of nodes, with memory that is kept."""
-    keep_freed_memory(1 << 30)
-    seconds = {}
-    for n in num_nodes:
-        one = {OURS: create_pass(OURS, n, width, seed)}
-        seconds[str(n)] = common.summary(common.interleave(one, repeats, warmup=2)[OURS])
-    return seconds
 
 
 def fits(layer: str, num_nodes: int) -> bool:
@@ -146,8 +135,13 @@ def main() -> None:
                 {"layer": layer, "num_nodes": num_nodes, "width": width, "seed": args.seed}
                 for layer in layers
             ]
-            peaks = common.in_fresh_processes("layer", "measure_memory", jobs, args.threads)
-            passes = {layer: create_pass(**job) for layer, job in zip(layers, jobs, strict=True)}
+            peaks: list[int | None] = [None] * len(jobs)
+            if args.device == "cpu":
+                peaks = common.in_fresh_processes("layer", "measure_memory", jobs, args.threads)
+            passes = {
+                layer: create_pass(**job, device=args.device)
+                for layer, job in zip(layers, jobs, strict=True)
+            }
             seconds = common.interleave(passes, args.repeats, warmup=1, min_seconds=0.02)
             for layer, peak in zip(layers, peaks, strict=True):
                 row = {
@@ -165,24 +159,12 @@ def main() -> None:
     exponents = {str(width): time_exponent(rows, width) for width in args.widths}
     print(common.format_table(table(rows)))
     print(f"\nExponent of the time over nodes, from 10,000 on, by width: {exponents}")
-    scaling = {}
-    for width in args.widths:
-        large = [n for n in args.num_nodes if n >= 10_000 and n * width <= args.max_elements]
-        job = {"num_nodes": large, "width": width, "seed": args.seed, "repeats": args.repeats}
-        if len(large) < 2:
-            continue
-        (seconds,) = common.in_fresh_processes("layer", "measure_scaling", [job], args.threads)
-        medians = [seconds[str(n)]["median"] for n in large]
-        exponent = common.fitted_exponent(large, medians)
-        scaling[str(width)] = {"seconds": seconds, "exponent": exponent}
-        print(f"The same with memory that is kept, {width} channels: {exponent}")
     common.write_results(
         args.out,
         {
             "settings": common.settings(args),
             "rows": rows,
             "time_exponent_by_width": exponents,
-            "scaling": scaling,
         },
     )
     if args.plot is not None:

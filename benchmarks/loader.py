@@ -3,7 +3,7 @@
 Both cut the same shuffled batches out of the cells of NAS-Bench-201 on the CPU, in turn, so that
 whatever else the machine does hits both alike. Each repeat is one epoch of each:
 
-    python benchmarks/loader.py --out benchmarks/results/loader.json
+    python benchmarks/loader.py --out benchmarks/results/loader.csv
 """
 
 from __future__ import annotations

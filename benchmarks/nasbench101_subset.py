@@ -1,6 +1,6 @@
 """Predictors on real labels of NAS-Bench-101: 600 cells to train on, 900 to test on.
 
-    python benchmarks/nasbench101_subset.py --threads 1 --out benchmarks/results/nasbench101.json
+    python benchmarks/nasbench101_subset.py --threads 1 --out benchmarks/results/nasbench101.csv
 
 Each seed draws 1,500 of the cells in ``benchmarks/data`` whose validation and test accuracy are
 known. Models are trained on the validation accuracy of 600 of them and tested on the test accuracy

@@ -1,6 +1,6 @@
 """What torch-scatter buys: layers with it and without it, in turn, on the same graph.
 
-    python benchmarks/scatter.py --out benchmarks/results/scatter.json
+    python benchmarks/scatter.py --out benchmarks/results/scatter.csv
 
 PyG takes torch-scatter for some reductions where it is installed
 (``pip install torch-scatter --no-build-isolation``), and torch's own otherwise. One layer, forward

@@ -1,7 +1,7 @@
 """Torchvision networks, exported in two ways: conversion, operator counts, FLOPs, parameters.
 
     python scripts/export_torchvision.py FOLDER  # where torchvision is installed, see there
-    python benchmarks/torchvision_models.py FOLDER --out benchmarks/results/torchvision.json
+    python benchmarks/torchvision_models.py FOLDER --out benchmarks/results/torchvision.csv
 
 Every network is there twice: as ``torch.onnx.export`` writes it with ``dynamo=True`` and with
 ``dynamo=False``. Each file is converted, timed and compared with a run as in ``convert.py``. Then
@@ -27,13 +27,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import common
 import torch
 from common import create_parser, parse_args, settings
 from convert import LIGHT, measure, summarise
 from torch import nn
 
 from narformer_pyg.convert import convert_onnx
-from narformer_pyg.training.report import environment, write_json
 
 log = logging.getLogger("torchvision_models")
 
@@ -62,16 +62,8 @@ def main() -> None:
     else:
         parser.error("Expected 'folder', which scripts/export_torchvision.py fills (got none)")
     args.folder = None  # of one machine
-    if args.out is not None:
-        versions = {name: metadata.version(name) for name in ("onnx", "onnxruntime")}
-        write_json(
-            args.out,
-            {
-                "settings": settings(args),
-                **results,
-                "environment": {**environment(), **versions},
-            },
-        )
+    versions = {name: metadata.version(name) for name in ("onnx", "onnxruntime")}
+    common.write_results(args.out, {"settings": settings(args), "versions": versions, **results})
 
 
 def compare_folder(folder: Path, repeats: int) -> dict[str, Any]:

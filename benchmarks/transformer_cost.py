@@ -1,12 +1,11 @@
 """The cost of a cell: NAR-Former V2 against a transformer on all pairs of nodes.
 
-    python benchmarks/transformer_cost.py --out benchmarks/results/transformer_cost.json
+    python benchmarks/transformer_cost.py --out benchmarks/results/transformer_cost.csv
 
 The question of the supplement's Table 2, on this machine: encoding (from arch strings to the codes
 of a batch) and inference, one cell at a time and in batches. The transformer is PyTorch's own
 encoder with the paper model's width, depth, ratio and head, multi-head attention between all nodes
-of a cell, and a first token that is read out, as in NAR-Former. "Frozen" is the copy of NAR-Former
-V2 that can only predict. Models are untrained.
+of a cell, and a first token that is read out, as in NAR-Former. Models are untrained.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from torch_geometric.utils import to_dense_batch
 from narformer_pyg.convert import from_nasbench201
 from narformer_pyg.datasets import NASBench201
 from narformer_pyg.nn import CellTokenEncoder, PositiveRegressionHead
-from narformer_pyg.nn.models import FrozenNARFormerV2, create_model
+from narformer_pyg.nn.models import create_model
 from narformer_pyg.training import CELL_RECIPES, get_recipe
 
 
@@ -65,12 +64,11 @@ def main() -> None:
     encoder = CellTokenEncoder()
     config = get_recipe(args.recipe).model
     narformer = create_model("narformer_v2", encoder.out_channels, **config).eval()
-    frozen = FrozenNARFormerV2(narformer)
     transformer = GlobalTransformer(
         encoder.out_channels, config["hidden_channels"], args.num_layers, args.num_heads
     ).eval()
     space = NASBench201()
-    table = [["batch", "encode", "NAR-Former V2", "frozen", "transformer", "against V2, frozen"]]
+    table = [["batch", "encode", "NAR-Former V2", "transformer", "against V2"]]
     sizes = {}
     for size in args.batch_sizes:
         archs = [str(space.cell(i * (len(space) // size))) for i in range(size)]
@@ -85,9 +83,6 @@ def main() -> None:
         def infer(batch: Batch = batch, x: Tensor = x, size: int = size) -> None:
             narformer(x, batch.edge_index, batch.batch, batch_size=size)
 
-        def infer_frozen(batch: Batch = batch, x: Tensor = x, size: int = size) -> None:
-            frozen(x, batch.edge_index, batch.batch, batch_size=size)
-
         @torch.no_grad()
         def infer_transformer(batch: Batch = batch, x: Tensor = x, size: int = size) -> None:
             transformer(x, batch.batch, size)
@@ -95,15 +90,11 @@ def main() -> None:
         functions = {
             "encode": encode,
             "narformer_v2": infer,
-            "frozen": infer_frozen,
             "transformer": infer_transformer,
         }
         seconds = common.interleave(functions, args.repeats, warmup=2, min_seconds=0.2)
         each = {name: [s / size for s in values] for name, values in seconds.items()}
-        ratios = {
-            name: common.ratio(each["transformer"], each[name])
-            for name in ("narformer_v2", "frozen")
-        }
+        ratios = {name: common.ratio(each["transformer"], each[name]) for name in ("narformer_v2",)}
         sizes[str(size)] = {
             "seconds_per_cell": {name: common.summary(values) for name, values in each.items()},
             "transformer_over": ratios,
