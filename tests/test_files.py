@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from narformer_pyg._files import atomic_write
+from narformer_pyg._files import Journal, atomic_write
 
 
 def names(folder: Path) -> set[str]:
@@ -99,3 +99,53 @@ def test_parent_that_is_a_file(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="file"), atomic_write(tmp_path / "file" / "new.txt"):
         pass
     assert (tmp_path / "file").read_text("utf-8") == "content"
+
+
+def test_journal_keeps_entries(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "new" / "journal"
+    with Journal(path, "search", {"seed": 1, "sizes": (1, 2)}) as journal:
+        for number in range(3):
+            journal.write({"number": number})
+            assert len(path.read_bytes().splitlines()) == number + 2  # on the disk at once
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-3])
+    with Journal(path, "search", {"seed": 1, "sizes": [1, 2]}) as journal:
+        assert journal.entries == [{"number": 0}, {"number": 1}]
+        assert "cut off" in caplog.text
+        journal.write({"number": 2})
+    assert path.read_bytes() == whole
+    with pytest.raises(ValueError, match=r"unfinished search .*seed: 1 then, 2 now; sizes"):
+        Journal(path, "search", {"seed": 2})
+    header = whole.splitlines(keepends=True)[0]
+    path.write_bytes(header[:15])  # killed while the first line was written
+    with Journal(path, "search", {"seed": 1, "sizes": (1, 2)}) as journal:
+        assert journal.entries == []
+    assert path.read_bytes() == header
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"one line", b"a note\nand another", b"{}\n", b"\x80\x81\n", b'{"format": "other"}\n[1]\n'],
+)
+def test_journal_leaves_other_files_alone(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"notes.txt' to be the journal of a search"):
+        Journal(path, "search", {})
+    assert path.read_bytes() == content
+
+
+def test_journal_of_another_kind(tmp_path: Path) -> None:
+    Journal(tmp_path / "journal", "measurement", {}).close()
+    with pytest.raises(ValueError, match="its first line is not a header"):
+        Journal(tmp_path / "journal", "search", {})
+
+
+def test_journal_has_one_writer(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    with Journal(path, "search", {}):
+        before = path.read_bytes()
+        with pytest.raises(ValueError, match=r"to be free .*another search writes to"):
+            Journal(path, "search", {})
+        assert path.read_bytes() == before
+    Journal(path, "search", {}).close()

@@ -1,4 +1,7 @@
-"""Latency of ONNX models measured with ONNX Runtime, and networks to measure."""
+"""Latency of ONNX models measured with ONNX Runtime, and random networks to measure.
+
+Names are imported at first use: the processes that measure start fast and without torch.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,15 @@ if TYPE_CHECKING:
     from narformer_pyg.profiling.measure import Measurements, measure_models, profile_folder
     from narformer_pyg.profiling.weights import materialize, strip_weights
 
+_LAZY = {
+    **dict.fromkeys(("FAMILIES", "Family", "generate"), "families"),
+    **dict.fromkeys(("LabelComparison", "LatencyLabel", "compare_labels"), "labels"),
+    **dict.fromkeys(("read_labels", "write_labels"), "labels"),
+    **dict.fromkeys(("measure_again", "write_networks"), "latency_set"),
+    **dict.fromkeys(("Measurements", "measure_models", "profile_folder"), "measure"),
+    **dict.fromkeys(("materialize", "strip_weights"), "weights"),
+}
+
 __all__ = [
     "FAMILIES",
     "Family",
@@ -36,24 +48,11 @@ __all__ = [
     "write_networks",
 ]
 
-# The process that measures imports this package too, and must start fast and without torch: names
-# are looked up when they are used.
-_MODULES = {
-    "families": ("FAMILIES", "Family", "generate"),
-    "labels": (
-        "LabelComparison", "LatencyLabel", "compare_labels", "read_labels", "write_labels",
-    ),
-    "latency_set": ("measure_again", "write_networks"),
-    "measure": ("Measurements", "measure_models", "profile_folder"),
-    "weights": ("materialize", "strip_weights"),
-}  # fmt: skip
-_HOME = {name: module for module, names in _MODULES.items() for name in names}
-
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
 
 
 def __dir__() -> list[str]:

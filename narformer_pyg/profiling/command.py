@@ -11,48 +11,59 @@ log = logging.getLogger(__name__)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds all arguments of the command to a parser."""
-    parser.add_argument("folder", help="folder of ONNX models, searched through all levels")
-    parser.add_argument("-o", "--output", required=True, help="CSV file of labels to write")
+    parser.description = (
+        "Measure the latency of every ONNX model in a folder with ONNX Runtime and write a CSV "
+        "table. The same command continues an interrupted measurement."
+    )
+    parser.add_argument("folder", help="folder of ONNX models, searched with its subfolders")
+    parser.add_argument("-o", "--output", required=True, help="CSV file to write (required)")
     add_measuring_arguments(parser)
 
 
 def add_measuring_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments that say how to measure."""
-    parser.add_argument("--provider", default="CPUExecutionProvider", help="execution provider")
-    parser.add_argument("--threads", type=int, default=1, help="threads within an operator")
-    parser.add_argument("--passes", type=int, default=3, help="processes that measure each model")
-    parser.add_argument("--seconds", type=float, default=0.2, help="time a model in each pass")
-    parser.add_argument("--timeout", type=float, default=300.0, help="most seconds a model, a pass")
-    parser.add_argument("--processor", help="name of the processor in labels (default: ask it)")
+
+    def add(name: str, default: Any, text: str) -> None:
+        parser.add_argument(
+            name, type=type(default), default=default, help=f"{text} (default: %(default)s)"
+        )
+
+    add("--provider", "CPUExecutionProvider", "execution provider of ONNX Runtime")
+    add("--threads", 1, "threads within an operator")
+    add("--passes", 3, "processes that each measure every model")
+    add("--seconds", 0.2, "seconds of timed runs per model and pass")
+    add("--timeout", 300.0, "longest time in seconds for one model in one pass")
+    parser.add_argument(
+        "--processor", help="name of the processor in the table (default: ask the system)"
+    )
     parser.add_argument(
         "--input_shape",
         action="append",
         default=[],
         metavar="NAME=D0,D1,...",
         type=named_shape,
-        help="shape of an input with open dimensions, as input=1,3,224,224; can be repeated",
+        help="shape of an input with open dimensions, for example input=1,3,224,224; repeat it "
+        "for several inputs (default: the shapes in the models)",
     )
     parser.add_argument(
-        "--progress", action=argparse.BooleanOptionalAction, default=True, help="progress bar"
+        "--progress",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="show a progress bar (default: yes)",
     )
 
 
 def measuring_settings(args: argparse.Namespace) -> dict[str, Any]:
     """Returns the arguments of :func:`measure_models` that were given on the command line."""
+    names = ("provider", "threads", "passes", "seconds", "timeout", "processor", "progress")
     return {
-        "provider": args.provider,
-        "threads": args.threads,
-        "passes": args.passes,
-        "seconds": args.seconds,
-        "timeout": args.timeout,
-        "processor": args.processor,
+        **{name: getattr(args, name) for name in names},
         "input_shapes": dict(args.input_shape),
-        "progress": args.progress,
     }
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measures the folder; the exit status is 1 if some model could not be measured."""
+    """Measures the folder; the exit status is 1 if a model could not be measured."""
     # Imported here, so that '--help' of any command is quick.
     from narformer_pyg.profiling.measure import profile_folder
 
@@ -71,14 +82,14 @@ def report_failures(failures: dict[str, str]) -> int:
 
 
 def named_shape(text: str) -> tuple[str, tuple[int, ...]]:
-    """Parses an argument as :obj:`input=1,3,224,224` into a name and a shape."""
-    # Names of inputs contain ':' and '/' in real files, but a '=' ends a name.
-    name, separator, sizes = text.rpartition("=")
+    """Parses an argument such as :obj:`input=1,3,224,224` into a name and a shape."""
+    # Names of inputs contain ':' and '/' in real files, but '=' ends a name.
+    name, _, sizes = text.rpartition("=")
     try:
         shape = tuple(int(size) for size in sizes.split(","))
     except ValueError:
         shape = ()
-    if not separator or not name or not shape or min(shape) < 1:
+    if not name or not shape or min(shape) < 1:
         raise argparse.ArgumentTypeError(
             f"expected NAME=D0,D1,... as in input=1,3,224,224 (got {text!r})"
         )

@@ -16,18 +16,18 @@ from narformer_pyg._files import atomic_write
 
 @dataclass(frozen=True, slots=True)
 class LatencyLabel:
-    r"""A measured latency and how it came about; one line of the table, in this order of columns.
+    r"""A measured latency and its conditions: one line of the table, in this order of columns.
 
     Args:
         file (str): The ONNX file, relative to the folder that was measured.
-        family (str): The family that the model names in its metadata, or nothing.
+        family (str): The family in the metadata of the model, or nothing.
         latency_ms (float): The time of one inference.
         unit (str): The unit of :obj:`latency_ms`, always :obj:`"ms"`.
-        statistic (str): What :obj:`latency_ms` is of all runs of all passes.
-        passes (int): How many separate processes measured the model.
-        runs (int): How many timed runs there were in all passes together.
-        pass_spread (float): How much the slowest pass exceeds the fastest, as a fraction: a large
-            value marks a label that a busy machine has disturbed.
+        statistic (str): The statistic over all runs of all passes, always :obj:`"minimum"`.
+        passes (int): The number of processes that measured the model.
+        runs (int): The number of timed runs in all passes.
+        pass_spread (float): The slowest pass divided by the fastest, minus one; a large value
+            marks a label that a busy machine has disturbed.
         batch (int): The first dimension of the first input.
         precision (str): The type of most weights.
         weights (str): :obj:`"stored"`, or :obj:`"random"` for a file without the data of weights.
@@ -72,15 +72,7 @@ _NUMBERS = {"int": int, "float": float}
 
 
 def write_labels(labels: Sequence[LatencyLabel], path: str | os.PathLike[str]) -> None:
-    r"""Writes a table of latencies as CSV, completely or not at all.
-
-    Args:
-        labels (sequence of LatencyLabel): The lines.
-        path (str or os.PathLike): The file.
-
-    Raises:
-        OSError: If the file cannot be written.
-    """
+    """Writes a table of latencies as CSV, completely or not at all."""
     with (
         atomic_write(path) as temporary,
         temporary.open("w", encoding="utf-8", newline="") as file,
@@ -108,8 +100,7 @@ def read_labels(path: str | os.PathLike[str]) -> list[LatencyLabel]:
                 f"Expected {str(path)!r} to have the columns of a latency table "
                 f"(missing: {', '.join(sorted(missing))})"
             )
-        labels = [_parse(line, f"{os.fspath(path)}, line {reader.line_num}") for line in reader]
-    return labels
+        return [_parse(line, f"{os.fspath(path)}, line {reader.line_num}") for line in reader]
 
 
 def _parse(line: dict[str, str], where: str) -> LatencyLabel:
@@ -122,16 +113,16 @@ def _parse(line: dict[str, str], where: str) -> LatencyLabel:
 
 @dataclass(frozen=True, slots=True)
 class LabelComparison:
-    r"""How much two measurements of the same models differ.
+    r"""The difference between two measurements :math:`a` and :math:`b` of the same models.
 
     Args:
-        num_models (int): How many models both have.
+        num_models (int): The number of models in both.
         mape (float): The mean of :math:`|b / a - 1|`, in percent.
         median (float): The median of :math:`|b / a - 1|`, in percent.
         bias (float): The mean of :math:`b / a - 1`, in percent.
         within_10_percent (float): The share of models with :math:`|b / a - 1| \le 0.1`, in
             percent.
-        different_settings (tuple of str): The columns in which the two do not agree.
+        different_settings (tuple of str): The columns that differ for some model.
     """
 
     num_models: int

@@ -25,11 +25,11 @@ def write_networks(
     r"""Draws random networks and writes them as ONNX files without the data of weights.
 
     The families take turns, and network :obj:`i` depends on :obj:`seed`, :obj:`i` and the list of
-    families alone: a larger :obj:`num` adds networks to the same ones. Files that are there
-    already are left alone.
+    families alone: a larger :obj:`num` adds networks to the same ones. Existing files stay.
 
     Args:
-        folder (str or os.PathLike): Where to write, :obj:`resnet_00003.onnx` for instance.
+        folder (str or os.PathLike): The folder to write to, for instance
+            :obj:`resnet_00003.onnx`.
         num (int): The number of networks.
         seed (int, optional): The seed of all networks. (default: :obj:`0`)
         families (sequence of str, optional): Names among :obj:`FAMILIES`, or all of them.
@@ -79,16 +79,9 @@ def measure_set(
 ) -> Measurements:
     r"""Draws random networks, measures them and writes the table of their latencies.
 
-    Called again after a kill, it goes on where it was.
-
-    Args:
-        folder (str or os.PathLike): Where the networks are written, see :func:`write_networks`.
-        out_csv (str or os.PathLike): The table, see :func:`profile_folder`.
-        num (int): The number of networks.
-        seed (int, optional): The seed of networks and of the order of measuring.
-            (default: :obj:`0`)
-        families (sequence of str, optional): The families. (default: :obj:`None`)
-        **settings (optional): Arguments of :func:`measure_models`.
+    The same call after a kill continues. The arguments are those of :func:`write_networks`,
+    :func:`~narformer_pyg.profiling.profile_folder` and
+    :func:`~narformer_pyg.profiling.measure_models`.
     """
     paths = write_networks(folder, num, seed, families)
     return measure_to_csv(paths, Path(folder), out_csv, seed=seed, **settings)
@@ -102,7 +95,7 @@ def measure_again(
     seed: int = 0,
     **settings: Any,
 ) -> LabelComparison:
-    r"""Measures some models a second time and says how much the labels differ.
+    r"""Measures some models a second time and compares the labels.
 
     No predictor can be expected to come closer to labels than a second measurement does.
 
@@ -110,9 +103,8 @@ def measure_again(
         labels_csv (str or os.PathLike): The table of the first measurement.
         folder (str or os.PathLike): The folder of its models.
         out_csv (str or os.PathLike): The table of the second measurement.
-        num (int, optional): How many models to draw from the table; all if it has fewer.
-            (default: :obj:`100`)
-        seed (int, optional): Seeds which models are drawn, and their order. (default: :obj:`0`)
+        num (int, optional): The most models to draw from the table. (default: :obj:`100`)
+        seed (int, optional): Seeds the draw and the order of the models. (default: :obj:`0`)
         **settings (optional): Arguments of :func:`measure_models`.
 
     Raises:

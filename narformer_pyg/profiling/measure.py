@@ -6,6 +6,8 @@ import hashlib
 import logging
 import math
 import os
+import platform
+import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -17,26 +19,25 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from narformer_pyg._checks import check_integer, check_seed
-from narformer_pyg._files import check_folder
-from narformer_pyg.profiling.journal import Journal
+from narformer_pyg._files import Journal, check_folder
 from narformer_pyg.profiling.labels import LatencyLabel, write_labels
-from narformer_pyg.profiling.processor import processor_name
 from narformer_pyg.profiling.worker_process import WorkerProcess
 
 log = logging.getLogger(__name__)
 
 # Passes on a quiet machine differ by a few percent.
 _LARGE_SPREAD = 0.3
+# The columns that a worker reports of a model, the same in every pass.
+_MODEL_COLUMNS = ("file", "family", "batch", "precision", "weights", "input_shapes")
 
 
 @dataclass(frozen=True, slots=True)
 class Measurements:
-    r"""What came of measuring some models.
+    r"""The outcome of measuring some models.
 
     Args:
-        labels (list of LatencyLabel): A label for every model that could be measured, in the order
-            of the models.
-        failures (dict): The reason for every model that could not, by file.
+        labels (list of LatencyLabel): The labels of the measured models, in the order of models.
+        failures (dict): The reason for every model that could not be measured, by file.
     """
 
     labels: list[LatencyLabel]
@@ -60,33 +61,31 @@ def measure_models(
 ) -> Measurements:
     r"""Measures the latency of ONNX models with ONNX Runtime.
 
-    The label of a model is its fastest run. Every model is measured in several short passes. Each
-    pass is a process of its own and goes through the models in an order of its own, so that
-    neither the memory layout of one process nor one busy minute of the machine decides a label.
-    Loading and two warm-up runs come before the clock. Files without the data of their weights get
-    random ones. Floating-point inputs are random, integer inputs are ones.
+    The label of a model is its fastest run in several short passes. Each pass is a process of its
+    own that visits the models in an order of its own, so that neither the memory layout of one
+    process nor one busy minute decides a label. Loading and two warm-up runs are not timed. Weights
+    without data become random; floating-point inputs are random, integer inputs are ones.
 
     A model that fails, ends the process or takes too long does not stop the others.
 
     Args:
         files (sequence of str or os.PathLike): The models.
-        root (str or os.PathLike, optional): The folder to which the names in labels are relative;
-            without it they are the paths as given. (default: :obj:`None`)
-        journal (str or os.PathLike, optional): A file to which every measurement is written at
-            once. If it exists, what it holds is not measured again, so a killed measurement goes
-            on where it was; models that changed since are measured again. The caller removes it.
-            (default: :obj:`None`)
+        root (str or os.PathLike, optional): The folder that names in labels are relative to;
+            by default names are the paths as passed. (default: :obj:`None`)
+        journal (str or os.PathLike, optional): A file that receives every measurement at once. The
+            same call resumes from it and measures only what is missing or has changed. The caller
+            removes it. (default: :obj:`None`)
         provider (str, optional): The execution provider. (default: :obj:`"CPUExecutionProvider"`)
         threads (int, optional): The threads within an operator. More than one make labels
             noisier, on shared machines several times. (default: :obj:`1`)
         passes (int, optional): The number of passes. (default: :obj:`3`)
-        seconds (float, optional): How long a model is repeated in each pass, after warming up; at
-            least three runs are timed. (default: :obj:`0.2`)
+        seconds (float, optional): The seconds of timed runs per model and pass; at least three
+            runs are timed. (default: :obj:`0.2`)
         input_shapes (mapping, optional): Shapes by the names of inputs, as
             :obj:`{"input": (1, 3, 224, 224)}`, for inputs with open dimensions.
             (default: :obj:`None`)
-        processor (str, optional): The name of the processor in labels; without it the system is
-            asked. (default: :obj:`None`)
+        processor (str, optional): The name of the processor in labels; by default that of the
+            system. (default: :obj:`None`)
         timeout (float, optional): The seconds that one model may take in one pass.
             (default: :obj:`300.0`)
         seed (int, optional): Seeds the orders of models. (default: :obj:`0`)
@@ -95,7 +94,7 @@ def measure_models(
     Raises:
         ImportError: If ONNX Runtime is not installed.
         RuntimeError: If a process to measure in cannot be started.
-        ValueError: If an argument is wrong, or the journal has other settings.
+        ValueError: If an argument is wrong, or the journal is damaged or has other settings.
     """
     check_integer("threads", threads)
     check_integer("passes", passes)
@@ -106,25 +105,20 @@ def measure_models(
     shapes = _check_shapes(input_shapes or {})
     version = _check_runtime(provider)
     paths = _named_paths(files, root)
-    settings = {
-        "provider": provider,
-        "threads": int(threads),
-        "seconds": float(seconds),
-        "input_shapes": shapes,
-    }
-    label_settings = {
-        "provider": provider,
-        "threads": int(threads),
+    shared = {"provider": provider, "threads": int(threads)}
+    settings = {**shared, "seconds": float(seconds), "input_shapes": shapes}
+    columns = {
+        **shared,
         "onnxruntime": version,
-        "processor": processor if processor is not None else processor_name(provider),
+        "processor": processor_name(provider) if processor is None else processor,
     }
-    header = {**settings, **label_settings, "passes": int(passes), "seed": int(seed)}
-    # Entries of a pass by the file's name.
+    header = {**settings, **columns, "passes": int(passes), "seed": int(seed)}
+    # The entries of each pass, by file.
     done: list[dict[str, dict[str, Any]]] = [{} for _ in range(passes)]
     failures: dict[str, str] = {}
-    with nullcontext() if journal is None else Journal(Path(journal), header) as kept:
-        for entry in kept.entries if kept is not None else []:
-            _take(entry, paths, done, failures)
+    with nullcontext() if journal is None else Journal(journal, "measurement", header) as kept:
+        if kept is not None:
+            _resume(kept, paths, done, failures)
         with tqdm(
             total=len(paths) * passes,
             initial=sum(len(entries) for entries in done),
@@ -139,8 +133,8 @@ def measure_models(
                     for name in (names[i] for i in order):
                         if name in done[number]:
                             continue
+                        bar.update()
                         if name in failures:
-                            bar.update()
                             continue
                         entry = {
                             "file": name,
@@ -149,15 +143,14 @@ def measure_models(
                             **worker.measure(paths[name]),
                         }
                         if kept is not None:
-                            kept.append(entry)
+                            kept.write(entry)
                         if "error" in entry:
                             failures[name] = entry["error"]
                             log.warning("%s was not measured: %s", name, entry["error"])
                         else:
                             done[number][name] = entry
-                        bar.update()
     labels = [
-        _label([entries[name] for entries in done], label_settings)
+        _label([entries[name] for entries in done], columns)
         for name in paths
         if name not in failures
     ]
@@ -170,20 +163,19 @@ def profile_folder(
     r"""Measures all ONNX models in a folder and writes their latencies to a CSV file.
 
     The columns are those of :class:`~narformer_pyg.profiling.LatencyLabel`. While it runs, a
-    journal stands beside the CSV file (with :obj:`.journal` behind its name): the same call after
-    a kill goes on where it was. When all is measured, the CSV file is written in one step and the
-    journal goes.
+    journal stands beside the CSV file (:obj:`.journal` is appended to its name), and the same call
+    after a kill continues from it.
 
     Args:
         folder (str or os.PathLike): The folder; :obj:`*.onnx` in it and below are measured.
         out_csv (str or os.PathLike): The table to write; an old one is replaced.
-        **settings (optional): The arguments of :func:`measure_models`, but for :obj:`root` and
+        **settings (optional): The arguments of :func:`measure_models` except :obj:`root` and
             :obj:`journal`.
 
     Raises:
         FileNotFoundError: If the folder does not exist or has no ONNX model.
         OSError: If the table could not be written.
-        ValueError: If an argument is wrong, or not one model could be measured.
+        ValueError: If an argument is wrong, or no model could be measured.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -197,7 +189,7 @@ def profile_folder(
 def measure_to_csv(
     files: Sequence[Path], root: Path, out_csv: str | os.PathLike[str], **settings: Any
 ) -> Measurements:
-    r"""Measures some models of a folder as :func:`profile_folder` does all of them."""
+    r"""Measures some models of a folder as :func:`profile_folder` measures all of them."""
     check_folder(out_csv)
     journal = Path(f"{os.fspath(out_csv)}.journal")
     measured = measure_models(files, root=root, journal=journal, **settings)
@@ -205,13 +197,13 @@ def measure_to_csv(
         name, reason = next(iter(measured.failures.items()))
         journal.unlink(missing_ok=True)  # or mending the models would change nothing
         raise ValueError(
-            f"Not one of {len(files)} models could be measured; {name}, for one: {reason}"
+            f"Expected at least one of {len(files)} models to be measured (got {name}: {reason})"
         )
     noisy = sum(label.pass_spread > _LARGE_SPREAD for label in measured.labels)
     if noisy > len(measured.labels) // 10:
         log.warning(
-            "%d of %d latencies differ by more than %.0f %% between passes: the machine is busy "
-            "with other things, and even the fastest runs may be too slow",
+            "%d of %d latencies differ by more than %.0f %% between passes: the machine is busy, "
+            "and even the fastest runs may be too slow",
             noisy,
             len(measured.labels),
             _LARGE_SPREAD * 100,
@@ -221,20 +213,50 @@ def measure_to_csv(
     return measured
 
 
-def _take(
-    entry: dict[str, Any],
-    paths: dict[str, Path],
+def processor_name(provider: str) -> str:
+    r"""Returns the name of the processor behind an execution provider.
+
+    Args:
+        provider (str): The provider: those of CUDA and TensorRT stand for the first GPU, all
+            others for the CPU.
+    """
+    if provider.startswith(("CUDA", "Tensorrt", "NvTensorRt")):
+        import torch  # the name of a CPU needs no torch
+
+        if torch.cuda.is_available():
+            return torch.cuda.get_device_name(0)
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():  # Linux; platform.processor() is empty there, or the architecture
+        for line in cpuinfo.read_text("utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    if platform.system() == "Darwin":
+        command = ["sysctl", "-n", "machdep.cpu.brand_string"]
+        found = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+        if found:
+            return found
+    return platform.processor() or platform.machine()
+
+
+def _resume(
+    journal: Journal,
+    paths: Mapping[str, Path],
     done: list[dict[str, dict[str, Any]]],
     failures: dict[str, str],
 ) -> None:
-    """Sorts an entry of an earlier run in, unless its file is gone or has changed."""
-    path = paths.get(entry["file"])
-    if path is None or _digest(path) != entry["sha256"]:
-        return
-    if "error" in entry:
-        failures[entry["file"]] = entry["error"]
-    else:
-        done[entry["pass"]][entry["file"]] = entry
+    """Takes over the entries of an earlier run, unless their files are gone or have changed."""
+    for entry in journal.entries:
+        try:
+            name, number, digest = entry["file"], entry["pass"], entry["sha256"]
+            if name not in paths or _digest(paths[name]) != digest:
+                continue
+            if "error" in entry:
+                failures[name] = str(entry["error"])
+            else:
+                columns = ("pass", "sha256", "latency_ms", "runs", *_MODEL_COLUMNS)
+                done[number][name] = {column: entry[column] for column in columns}
+        except (IndexError, KeyError, TypeError) as error:
+            raise journal.damaged(f"{type(error).__name__}: {error}") from error
 
 
 def _digest(path: Path) -> str:
@@ -249,9 +271,8 @@ def _digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _label(entries: Sequence[dict[str, Any]], settings: dict[str, Any]) -> LatencyLabel:
+def _label(entries: Sequence[dict[str, Any]], columns: dict[str, Any]) -> LatencyLabel:
     times = [entry["latency_ms"] for entry in entries]
-    same = ("file", "family", "batch", "precision", "weights", "input_shapes")
     return LatencyLabel(
         latency_ms=round(min(times), 6),
         unit="ms",
@@ -259,21 +280,18 @@ def _label(entries: Sequence[dict[str, Any]], settings: dict[str, Any]) -> Laten
         passes=len(times),
         runs=sum(entry["runs"] for entry in entries),
         pass_spread=round(max(times) / min(times) - 1, 4),
-        **{name: entries[0][name] for name in same},
-        **settings,
+        **{name: entries[0][name] for name in _MODEL_COLUMNS},
+        **columns,
     )
 
 
 def _named_paths(
     files: Sequence[str | os.PathLike[str]], root: str | os.PathLike[str] | None
 ) -> dict[str, Path]:
-    if isinstance(files, (str, os.PathLike)):
+    if isinstance(files, (str, os.PathLike)) or not files:
         raise ValueError(f"Expected 'files' to be a sequence of paths (got {files!r})")
-    if not files:
-        raise ValueError("Expected 'files' to name at least one model (got none)")
     paths: dict[str, Path] = {}
-    for file in files:
-        path = Path(file)
+    for path in map(Path, files):
         name = path.as_posix() if root is None else path.relative_to(root).as_posix()
         if name in paths:
             raise ValueError(f"Expected 'files' to name each model once (got {name!r} twice)")
@@ -304,7 +322,7 @@ def _check_runtime(provider: str) -> str:
     available = onnxruntime.get_available_providers()
     if provider not in available:
         raise ValueError(
-            f"Expected 'provider' to be among {', '.join(available)}, which this ONNX Runtime "
-            f"has (got {provider!r})"
+            f"Expected 'provider' to be a provider of the installed ONNX Runtime, "
+            f"{', '.join(available)} (got {provider!r})"
         )
     return str(onnxruntime.__version__)

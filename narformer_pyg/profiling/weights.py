@@ -1,4 +1,4 @@
-"""Weights that are left out of ONNX files, and put back where a model has to run."""
+"""Weights left out of ONNX files, and random weights for models that have to run."""
 
 from __future__ import annotations
 
@@ -16,11 +16,7 @@ _POOL_SIZE = 1 << 20
 
 
 def has_missing_weights(model: ModelProto) -> bool:
-    r"""Whether some initialiser of the model has a shape and no data.
-
-    Args:
-        model (onnx.ModelProto): The model.
-    """
+    """Tells whether an initialiser of the model has a shape but no data."""
     return any(_is_missing(tensor) for tensor in model.graph.initializer)
 
 
@@ -32,7 +28,7 @@ def strip_weights(model: ModelProto, keep_elements: int = 64) -> ModelProto:
 
     Args:
         model (onnx.ModelProto): The model, its data inside it.
-        keep_elements (int, optional): Initialisers of at most so many elements keep their data:
+        keep_elements (int, optional): The size up to which initialisers keep their data, since
             scalars and the like can be limits or factors. (default: :obj:`64`)
     """
     stripped = ModelProto()
@@ -69,8 +65,8 @@ def materialize(model: ModelProto, rng: np.random.Generator) -> ModelProto:
         if tensor.data_type not in _FLOATS:
             kind = TensorProto.DataType.Name(tensor.data_type)
             raise ValueError(
-                f"Expected the initialiser {tensor.name!r} to have data (got none, and numbers of "
-                f"type {kind} cannot be made up); strip floating-point weights only"
+                f"Expected the initialiser {tensor.name!r} to have data (got none of type {kind}, "
+                "which random numbers cannot replace); strip floating-point weights only"
             )
         size, start = math.prod(tensor.dims), int(rng.integers(_POOL_SIZE // 2))
         values = np.resize(pool[start : start + size], tuple(tensor.dims))
@@ -89,7 +85,7 @@ def _is_missing(tensor: TensorProto) -> bool:
 
 
 def _roles(graph: GraphProto) -> dict[str, tuple[str, int]]:
-    """Returns for every input of a node the operator (transposed Gemm marked) and its place."""
+    """Maps every input of a node to its operator (``^T`` marks a transposed Gemm) and place."""
     roles: dict[str, tuple[str, int]] = {}
     for node in graph.node:
         transposed = any(a.name == "transB" and a.i for a in node.attribute)
@@ -115,7 +111,7 @@ def _scale(values: np.ndarray, operator: str, place: int) -> np.ndarray:
 
 
 def element_type(tensors: Iterable[TensorProto]) -> str:
-    """Returns the type of most numbers in some tensors, such as :obj:`"float32"`."""
+    """Returns the most frequent type of numbers in tensors, such as :obj:`"float32"`."""
     counts: dict[int, int] = {}
     for tensor in tensors:
         counts[tensor.data_type] = counts.get(tensor.data_type, 0) + math.prod(tensor.dims)

@@ -1,8 +1,8 @@
-"""The process that runs models and takes the time; started by :mod:`.measure`.
+"""The process that runs models and takes the time; started by :mod:`.worker_process`.
 
-It says ``ready`` on standard output, then answers every JSON object ``{"file": path}`` that arrives
-on standard input, one a line, with one line. Nothing that is not needed to run a model is imported
-here: torch alone would bring hundreds of megabytes and its own threads.
+It writes ``ready`` to standard output, then answers every JSON object ``{"file": path}`` on
+standard input, one a line, with one line. It imports only what running a model needs: torch alone
+would bring hundreds of megabytes and its own threads.
 """
 
 from __future__ import annotations
@@ -20,22 +20,18 @@ import numpy as np
 import onnx
 import onnxruntime
 
+from narformer_pyg._processes import end_with_parent
 from narformer_pyg.profiling.weights import element_type, has_missing_weights, materialize
 
-# What a first run allocates and caches is over after it; one more settles the processor's caches.
+# The first run allocates and caches; the second settles the caches of the processor.
 _WARM_UP_RUNS = 2
 _LEAST_RUNS = 3
 
-_DTYPES: dict[str, Any] = {
-    "tensor(float)": np.float32,
-    "tensor(float16)": np.float16,
-    "tensor(double)": np.float64,
-    "tensor(bool)": np.bool_,
-    **{
-        f"tensor({sign}int{bits})": f"{sign}int{bits}"
-        for sign in ("", "u")
-        for bits in (8, 16, 32, 64)
-    },
+_FLOATS = {"float": "float32", "float16": "float16", "double": "float64"}
+_INTEGERS = [f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)]
+_DTYPES = {
+    f"tensor({name})": np.dtype(dtype)
+    for name, dtype in (*_FLOATS.items(), ("bool", "bool"), *zip(_INTEGERS, _INTEGERS, strict=True))
 }
 
 
@@ -52,22 +48,22 @@ def measure_file(
         path (Path): The ONNX file.
         provider (str): The execution provider.
         threads (int): The threads within an operator.
-        seconds (float): How long to repeat the run.
+        seconds (float): The seconds of timed runs.
         input_shapes (mapping): Shapes of inputs by name, for inputs with open dimensions.
 
     Returns:
-        dict: :obj:`latency_ms`, :obj:`runs`, and what a label says about the model.
+        dict: :obj:`latency_ms`, :obj:`runs`, and the columns of a label that describe the model.
 
     Raises:
         ValueError: If the model cannot be measured as it is.
     """
     model = onnx.load(path, load_external_data=False)
-    # Only a model given by its path finds weights that are kept in files beside it.
+    # ONNX Runtime finds weights in files beside the model only if it gets the path.
     source: str | bytes = str(path)
     missing = has_missing_weights(model)
     if missing:
         source = materialize(model, np.random.default_rng(0)).SerializeToString()
-    properties = {entry.key: entry.value for entry in model.metadata_props}
+    family = next((entry.value for entry in model.metadata_props if entry.key == "family"), "")
     precision = element_type(model.graph.initializer)
     del model
 
@@ -101,7 +97,7 @@ def measure_file(
         "batch": first.shape[0] if first.ndim else 1,
         "precision": precision if precision != "unknown" else str(first.dtype),
         "weights": "random" if missing else "stored",
-        "family": properties.get("family", ""),
+        "family": family,
         "input_shapes": " ".join(
             f"{name}:{'x'.join(map(str, value.shape))}" for name, value in inputs.items()
         ),
@@ -121,8 +117,8 @@ def make_inputs(
         input_shapes (mapping): Shapes of inputs by name.
 
     Raises:
-        ValueError: If dimensions stay open, if a shape contradicts the model, or if an input is
-            not a tensor of numbers.
+        ValueError: If dimensions stay open, a shape contradicts the model, or an input is not a
+            tensor of numbers.
     """
     rng = np.random.default_rng(0)
     inputs: dict[str, np.ndarray] = {}
@@ -132,21 +128,20 @@ def make_inputs(
             raise ValueError(f"The input {entry.name!r} has the type {entry.type}, not numbers")
         shape = list(entry.shape)
         if entry.name in input_shapes:
-            given = list(input_shapes[entry.name])
-            fits = len(given) == len(shape) and all(
-                not isinstance(size, int) or size == new
-                for size, new in zip(shape, given, strict=True)
-            )
-            if not fits:
+            wanted = list(input_shapes[entry.name])
+            if len(wanted) != len(shape) or any(
+                isinstance(size, int) and size != new
+                for size, new in zip(shape, wanted, strict=True)
+            ):
                 raise ValueError(
                     f"Expected 'input_shapes' to fit the input {entry.name!r} of shape "
-                    f"{_text(shape)} (got {_text(given)})"
+                    f"{_text(shape)} (got {_text(wanted)})"
                 )
-            shape = given
+            shape = wanted
         if not all(isinstance(size, int) and size >= 0 for size in shape):
             open_inputs.append(f"{entry.name} {_text(shape)}")
             continue
-        dtype = np.dtype(_DTYPES[entry.type])
+        dtype = _DTYPES[entry.type]
         inputs[entry.name] = (
             rng.standard_normal(shape).astype(dtype) if dtype.kind == "f" else np.ones(shape, dtype)
         )
@@ -163,8 +158,9 @@ def _text(shape: Sequence[object]) -> str:
 
 
 def main() -> None:
-    """Answers requests until standard input ends, as it does when the parent is killed."""
-    settings = json.loads(sys.argv[1])
+    """Answers requests until standard input or the parent ends."""
+    request = json.loads(sys.argv[1])
+    end_with_parent(request["parent"])
     # A library that prints would break the protocol: its lines go to standard error.
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as channel:
         os.dup2(2, 1)
@@ -173,7 +169,7 @@ def main() -> None:
         for line in sys.stdin:
             path = Path(json.loads(line)["file"])
             try:
-                reply = measure_file(path, **settings)
+                reply = measure_file(path, **request["settings"])
             except Exception as error:  # any failure is the model's, and the next one may work
                 text = " ".join(str(error).split()) or type(error).__name__
                 reply = {"error": text[:500]}

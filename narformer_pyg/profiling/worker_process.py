@@ -22,8 +22,8 @@ class WorkerProcess:
 
     Args:
         settings (dict): The arguments of :func:`~narformer_pyg.profiling.worker.measure_file`
-            behind the path.
-        timeout (float): How many seconds one model may take; then the process is killed.
+            after the path.
+        timeout (float): The seconds that one model may take before the process is killed.
     """
 
     def __init__(self, settings: dict[str, Any], timeout: float) -> None:
@@ -32,7 +32,7 @@ class WorkerProcess:
         self._process: subprocess.Popen[str] | None = None
 
     def measure(self, path: Path) -> dict[str, Any]:
-        r"""Returns what the process answers, or why it did not as :obj:`{"error": reason}`.
+        r"""Returns the answer of the process, or :obj:`{"error": reason}` if it gave none.
 
         Args:
             path (Path): The ONNX file.
@@ -70,8 +70,9 @@ class WorkerProcess:
     def _start(self) -> subprocess.Popen[str]:
         # The child finds this package where the parent found it, installed or not.
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+        request = json.dumps({"parent": os.getpid(), "settings": self._settings})
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "narformer_pyg.profiling.worker", json.dumps(self._settings)],
+            [sys.executable, "-m", "narformer_pyg.profiling.worker", request],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             encoding="utf-8",
@@ -79,7 +80,7 @@ class WorkerProcess:
             start_new_session=True,  # Ctrl-C is for the parent, which then ends the child
         )
         assert self._process.stdout is not None
-        # Importing takes seconds on a busy machine: it is no part of any model's time.
+        # Imports take seconds on a busy machine and are not part of any model's time.
         if not self._process.stdout.readline():
             status = self._process.wait()
             self._close()

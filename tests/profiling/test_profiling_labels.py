@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from narformer_pyg.profiling import LatencyLabel, compare_labels, read_labels, write_labels
-from narformer_pyg.profiling.processor import processor_name
+from narformer_pyg.profiling.measure import processor_name
 
 
 def make_label(file: str = "a.onnx", latency_ms: float = 1.5, threads: int = 1) -> LatencyLabel:

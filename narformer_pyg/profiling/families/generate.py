@@ -1,4 +1,4 @@
-"""Random networks of the families that latency predictors are trained on."""
+"""Random networks, family by family, to train latency predictors on."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from narformer_pyg.profiling.families.transformer import vit
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    r"""A family of networks: how to build one, and how large they may be.
+    r"""A family of networks: its builder and the range of its sizes.
 
     Args:
         build (callable): Draws a network into a builder and returns its output.

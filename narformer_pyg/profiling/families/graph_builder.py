@@ -14,6 +14,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 OPSET = 17
 # The lowest version of the file format that carries this opset, so that old runtimes read it.
 IR_VERSION = 8
+_ONE_OPERATOR = {"relu": "Relu", "sigmoid": "Sigmoid", "hard_swish": "HardSwish"}
 
 T = TypeVar("T")
 
@@ -47,7 +48,7 @@ class GraphBuilder:
         self.divisor = self.pick(4, 8, 8, 16)
         self.parameters = 0
         self.multiply_accumulates = 0
-        self.notes: dict[str, str] = {}  # what the metadata of the model say beside its sizes
+        self.notes: dict[str, str] = {}  # metadata of the model beside its sizes
         self.input = Value("input", (1, 3, resolution, resolution))
         self._nodes: list[NodeProto] = []
         self._initializers: list[TensorProto] = []
@@ -69,30 +70,30 @@ class GraphBuilder:
 
     # Parts of the graph
 
-    def weight(self, *shape: int) -> str:
-        """Adds a float32 initialiser without data and returns its name."""
+    def weight(self, *shape: int) -> Value:
+        """Adds a float32 initialiser without data."""
         name = f"weight_{len(self._initializers)}"
         self._initializers.append(
             TensorProto(name=name, dims=shape, data_type=TensorProto.FLOAT)  # no data on purpose
         )
         self.parameters += math.prod(shape)
-        return name
+        return Value(name, shape)
 
-    def constant(self, value: Any, dtype: type[np.generic]) -> str:
-        """Adds an initialiser whose value matters and returns its name."""
+    def constant(self, value: Any, dtype: type[np.generic]) -> Value:
+        """Adds an initialiser whose value matters."""
         name = f"constant_{len(self._initializers)}"
         array = np.asarray(value, dtype=dtype)
         self._initializers.append(numpy_helper.from_array(array, name))
-        return name
+        return Value(name, array.shape)
 
     def node(
-        self, op_type: str, inputs: Sequence[Value | str], shape: tuple[int, ...], **attributes: Any
+        self, op_type: str, inputs: Sequence[Value], shape: tuple[int, ...], **attributes: Any
     ) -> Value:
         """Adds an operator with one output of a known shape."""
         if min(shape, default=1) < 1:
             raise ValueError(f"Expected a {op_type} to have an output (got the shape {shape})")
         name = f"{op_type.lower()}_{len(self._nodes)}"
-        names = [x if isinstance(x, str) else x.name for x in inputs]
+        names = [x.name for x in inputs]
         self._nodes.append(helper.make_node(op_type, names, [name], f"/{name}", **attributes))
         return Value(name, shape)
 
@@ -107,57 +108,53 @@ class GraphBuilder:
         groups: int = 1,
         pad: int | None = None,
     ) -> Value:
-        """A convolution with bias; the padding is :obj:`kernel // 2` unless given."""
-        channels, pad = x.shape[1], kernel // 2 if pad is None else pad
-        height, width = (_window(n, kernel, stride, pad) for n in x.shape[2:])
-        inputs: list[Value | str] = [
-            x,
-            self.weight(out_channels, channels // groups, kernel, kernel),
-            self.weight(out_channels),
-        ]
-        self.multiply_accumulates += (
-            out_channels * channels // groups * kernel * kernel * height * width
+        """A convolution with bias, padded by :obj:`kernel // 2` by default."""
+        weight = (out_channels, x.shape[1] // groups, kernel, kernel)
+        inputs = [x, self.weight(*weight), self.weight(out_channels)]
+        pad = kernel // 2 if pad is None else pad
+        y = self._windows(
+            "Conv", inputs, out_channels, kernel, stride, pad, dilations=[1, 1], group=groups
         )
-        return self.node(
-            "Conv",
-            inputs,
-            (x.shape[0], out_channels, height, width),
-            dilations=[1, 1],
-            group=groups,
-            kernel_shape=[kernel, kernel],
-            pads=[pad] * 4,
-            strides=[stride, stride],
-        )
+        self.multiply_accumulates += math.prod(weight) * math.prod(y.shape[2:])
+        return y
 
     def max_pool(
         self, x: Value, kernel: int, stride: int, pad: int = 0, ceil: bool = False
     ) -> Value:
         """A maximum over windows; :obj:`ceil` keeps a last incomplete window."""
-        height, width = (_window(n, kernel, stride, pad, ceil) for n in x.shape[2:])
-        return self.node(
-            "MaxPool",
-            [x],
-            (*x.shape[:2], height, width),
-            ceil_mode=int(ceil),
-            kernel_shape=[kernel, kernel],
-            pads=[pad] * 4,
-            strides=[stride, stride],
-        )
+        return self._windows("MaxPool", [x], x.shape[1], kernel, stride, pad, ceil_mode=int(ceil))
 
     def average_pool(
         self, x: Value, kernel: int, stride: int, pad: int = 0, include_pad: bool = True
     ) -> Value:
         """An average over windows; without :obj:`include_pad`, over the image's own values."""
-        height, width = (_window(n, kernel, stride, pad) for n in x.shape[2:])
+        include = int(include_pad)
+        return self._windows(
+            "AveragePool", [x], x.shape[1], kernel, stride, pad,
+            ceil_mode=0, count_include_pad=include,
+        )  # fmt: skip
+
+    def _windows(
+        self,
+        op_type: str,
+        inputs: Sequence[Value],
+        channels: int,
+        kernel: int,
+        stride: int,
+        pad: int,
+        **attributes: Any,
+    ) -> Value:
+        """Adds an operator on square windows of its first input."""
+        x = inputs[0]
+        ceil = bool(attributes.get("ceil_mode"))
         return self.node(
-            "AveragePool",
-            [x],
-            (*x.shape[:2], height, width),
-            ceil_mode=0,
-            count_include_pad=int(include_pad),
-            kernel_shape=[kernel, kernel],
+            op_type,
+            inputs,
+            (x.shape[0], channels, *(_window(n, kernel, stride, pad, ceil) for n in x.shape[2:])),
+            kernel_shape=[kernel] * 2,
             pads=[pad] * 4,
-            strides=[stride, stride],
+            strides=[stride] * 2,
+            **attributes,
         )
 
     def global_average_pool(self, x: Value) -> Value:
@@ -171,18 +168,13 @@ class GraphBuilder:
     def linear(self, x: Value, out_features: int) -> Value:
         """A linear layer on vectors :obj:`[1, F]`: a Gemm."""
         features = x.shape[1]
-        inputs: list[Value | str] = [
-            x,
-            self.weight(out_features, features),
-            self.weight(out_features),
-        ]
+        inputs = [x, self.weight(out_features, features), self.weight(out_features)]
         self.multiply_accumulates += features * out_features
         return self.node("Gemm", inputs, (x.shape[0], out_features), alpha=1.0, beta=1.0, transB=1)
 
     def linear_tokens(self, x: Value, out_features: int) -> Value:
         """A linear layer on tokens :obj:`[1, N, F]`: MatMul and Add, as exporters write it."""
-        shape = (x.shape[-1], out_features)
-        product = self.matmul(x, Value(self.weight(*shape), shape))
+        product = self.matmul(x, self.weight(x.shape[-1], out_features))
         return self.node("Add", [self.weight(out_features), product], product.shape)
 
     def matmul(self, a: Value, b: Value) -> Value:
@@ -193,12 +185,12 @@ class GraphBuilder:
 
     def layer_norm(self, x: Value) -> Value:
         """Layer normalisation of the last dimension."""
-        inputs: list[Value | str] = [x, self.weight(x.shape[-1]), self.weight(x.shape[-1])]
+        inputs = [x, self.weight(x.shape[-1]), self.weight(x.shape[-1])]
         return self.node("LayerNormalization", inputs, x.shape, axis=-1, epsilon=1e-6)
 
     def batch_norm(self, x: Value) -> Value:
         """Batch normalisation that no convolution in front of it can absorb."""
-        inputs: list[Value | str] = [x, *(self.weight(x.shape[1]) for _ in range(4))]
+        inputs = [x, *(self.weight(x.shape[1]) for _ in range(4))]
         return self.node("BatchNormalization", inputs, x.shape, epsilon=1e-5, momentum=0.9)
 
     def add(self, a: Value, b: Value) -> Value:
@@ -226,21 +218,17 @@ class GraphBuilder:
             x (Value): The input.
             kind (str): :obj:`"relu"`, :obj:`"sigmoid"`, :obj:`"hard_sigmoid"` and
                 :obj:`"hard_swish"` are one operator; :obj:`"relu6"` is a Clip;
-                :obj:`"hard_swish_decomposed"` is HardSigmoid and Mul, as exports to opsets below
-                14 have it; :obj:`"silu"` is Sigmoid and Mul; :obj:`"gelu"` is Div, Erf, Add, Mul
-                and Mul, as exports to opsets below 20 have it.
+                :obj:`"hard_swish_decomposed"` is HardSigmoid and Mul, as in opsets below 14;
+                :obj:`"silu"` is Sigmoid and Mul; :obj:`"gelu"` is Div, Erf, Add, Mul and Mul, as
+                in opsets below 20.
         """
-        if kind == "relu":
-            return self.node("Relu", [x], x.shape)
+        if kind in _ONE_OPERATOR:
+            return self.node(_ONE_OPERATOR[kind], [x], x.shape)
         if kind == "relu6":
             limits = [self.constant(limit, np.float32) for limit in (0.0, 6.0)]
             return self.node("Clip", [x, *limits], x.shape)
-        if kind == "sigmoid":
-            return self.node("Sigmoid", [x], x.shape)
         if kind == "hard_sigmoid":
             return self.node("HardSigmoid", [x], x.shape, alpha=1 / 6, beta=0.5)
-        if kind == "hard_swish":
-            return self.node("HardSwish", [x], x.shape)
         if kind == "hard_swish_decomposed":
             return self.node("Mul", [x, self.activation(x, "hard_sigmoid")], x.shape)
         if kind == "silu":

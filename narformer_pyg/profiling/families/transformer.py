@@ -19,7 +19,7 @@ def vit(g: GraphBuilder) -> Value:
     x = g.transpose(g.reshape(x, 1, dim, tokens), 0, 2, 1)
     class_token = g.pick(True, False)
     if class_token:
-        x = g.concat([Value(g.weight(1, 1, dim), (1, 1, dim)), x], axis=1)
+        x = g.concat([g.weight(1, 1, dim), x], axis=1)
     x = g.node("Add", [x, g.weight(*x.shape)], x.shape)
     fused = g.pick(True, False)
     for _ in range(g.between(2, 10)):
