@@ -414,6 +414,14 @@ def convert_table() -> list[list[str]]:
     return rows
 
 
+def threads_table() -> list[list[str]]:
+    """Seconds of an epoch alone and beside a busy process."""
+    rows = [["threads", "alone", "beside a busy process"]]
+    for name, row in read("threads")["seconds"].items():
+        rows.append([name, *(common.format_spread(values, digits=2) for values in row.values())])
+    return rows
+
+
 def measured_table() -> list[list[str]]:
     """The figures of the project's README."""
     results = all_results()
@@ -550,6 +558,7 @@ TABLES: dict[str, Callable[[], list[list[str]]]] = {
     "layer": layer_table,
     "predict": predict_table,
     "convert": convert_table,
+    "threads": threads_table,
 }
 
 if __name__ == "__main__":
