@@ -294,7 +294,6 @@ def test_wrong_budget(budget: Any) -> None:
         (lambda v: RandomSearch(SPACE, maximize=v), "maximize", "min"),
         (lambda v: RegularizedEvolution(SPACE, population_size=v), "population_size", 0),
         (lambda v: RegularizedEvolution(SPACE, sample_size=v), "sample_size", 51),
-        (lambda v: RegularizedEvolution(SPACE, unique=v), "unique", 1),
         (lambda v: PredictorSearch(SPACE, initial=v), "initial", 1),
         (lambda v: PredictorSearch(SPACE, batch_size=v), "batch_size", 0),
         (lambda v: PredictorSearch(SPACE, num_parents=v), "num_parents", 0),
