@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from narformer_pyg._files import is_inside
+
 #: The name that NNLQP gives its tables.
 NNLQP_FILE = "gt.txt"
 _COLUMNS = ("file", "latency_ms")
@@ -145,11 +147,9 @@ def _read_csv(path: Path) -> list[LatencyRow]:
         for line in reader:
             where = f"line {reader.line_num} of {path.name}"
             text = {name: (line.get(name) or "").strip() for name in header}
-            if not text["file"]:
-                raise ValueError(f"Expected 'file' in {where} to name a model (got nothing)")
             rows.append(
                 LatencyRow(
-                    posixpath.normpath(text["file"]),
+                    _file(text["file"], where),
                     _latency(text["latency_ms"], where),
                     where,
                     family=text.get("family", ""),
@@ -178,7 +178,7 @@ def _read_nnlqp(path: Path) -> list[LatencyRow]:
             raise ValueError(f"Expected 'batch' in {where} to be positive (got {batch})")
         rows.append(
             LatencyRow(
-                posixpath.normpath(items[1]),
+                _file(items[1], where),
                 _latency(items[3], where),
                 where,
                 family=items[4],
@@ -188,6 +188,12 @@ def _read_nnlqp(path: Path) -> list[LatencyRow]:
             )
         )
     return rows
+
+
+def _file(text: str, where: str) -> str:
+    if not is_inside(text):
+        raise ValueError(f"Expected 'file' in {where} to name a model in 'models' (got {text!r})")
+    return posixpath.normpath(text)
 
 
 def _latency(text: str, where: str) -> float:
