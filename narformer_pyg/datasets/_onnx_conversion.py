@@ -37,15 +37,6 @@ def convert_models(
 ) -> tuple[dict[int, Data], dict[int, str]]:
     """Converts models to graphs, and goes on after a failure.
 
-    Args:
-        rows (sequence of LatencyRow): The models.
-        folder (Path): Their folder.
-        vocabulary (str): The operator vocabulary.
-        counting (str): The convention of counting.
-        num_workers (int, optional): Processes; :obj:`0` converts in this one. By default one for
-            every 64 models, as many as there are processors at most. (default: :obj:`None`)
-        progress (bool, optional): Whether to show a progress bar. (default: :obj:`True`)
-
     Returns:
         tuple: The graphs, and the reasons of the failures, by row.
     """

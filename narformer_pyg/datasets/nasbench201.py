@@ -15,7 +15,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from narformer_pyg.datasets._cell_dataset import CellDataset
-from narformer_pyg.datasets._processed import load_processed, save_processed
+from narformer_pyg.datasets._processed import ProcessedFile, load_processed, save_processed
 from narformer_pyg.datasets.extrapolation import extrapolate_accuracy
 from narformer_pyg.datasets.target import Target, select_targets
 from narformer_pyg.spaces.nasbench201 import (
@@ -83,7 +83,7 @@ def _known_targets() -> dict[str, Target]:
 TARGETS = _known_targets()
 
 
-class NASBench201(CellDataset):
+class NASBench201(ProcessedFile, CellDataset):
     r"""All 15,625 cells of `NAS-Bench-201 <https://arxiv.org/abs/2001.00326>`_ with labels.
 
     The labels are inside the package: nothing is downloaded, and without :obj:`root` nothing is
@@ -160,24 +160,9 @@ class NASBench201(CellDataset):
         return len(NODE_TYPES)
 
     @property
-    def has_process(self) -> bool:
-        """Whether processed graphs are kept in a folder."""
-        return self._on_disk
-
-    @property
-    def raw_file_names(self) -> list[str]:
-        """Empty: the labels are inside the package."""
-        return []
-
-    @property
     def processed_dir(self) -> str:
         """The folder of the processed graphs: one per selection of targets."""
         return os.path.join(self.root, "processed", self._target_key())
-
-    @property
-    def processed_file_names(self) -> str:
-        """The file with the processed graphs."""
-        return "data.pt"
 
     def process(self) -> None:
         """Builds the graphs and writes them to :obj:`root`."""

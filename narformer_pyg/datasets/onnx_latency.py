@@ -23,7 +23,12 @@ from narformer_pyg.datasets._latency_labels import (
 )
 from narformer_pyg.datasets._model_folder import open_models
 from narformer_pyg.datasets._onnx_conversion import convert_models
-from narformer_pyg.datasets._processed import load_processed, save_processed, select_graphs
+from narformer_pyg.datasets._processed import (
+    ProcessedFile,
+    load_processed,
+    save_processed,
+    select_graphs,
+)
 from narformer_pyg.datasets.split import Split, draw_in_groups
 from narformer_pyg.datasets.target import Target
 from narformer_pyg.vocabulary import COUNTINGS, get_vocabulary
@@ -49,7 +54,7 @@ def _warn(failures: Mapping[str, str]) -> None:
         log.warning("Left out %s: %s", name, reason)
 
 
-class ONNXLatency(InMemoryDataset):
+class ONNXLatency(ProcessedFile, InMemoryDataset):
     r"""ONNX models as graphs, with their measured latencies in milliseconds.
 
     The models and labels are those of the package, 1,500 random networks of eleven families on one
@@ -177,16 +182,6 @@ class ONNXLatency(InMemoryDataset):
         self.failures = content["failures"]
 
     @property
-    def has_process(self) -> bool:
-        """Whether processed graphs are kept in a folder."""
-        return self._on_disk
-
-    @property
-    def raw_file_names(self) -> list[str]:
-        """Empty: models and labels are where the arguments say."""
-        return []
-
-    @property
     def processed_dir(self) -> str:
         """The folder of the processed graphs, which names all that they depend on."""
         return os.path.join(self.root, "processed", self.fingerprint)
@@ -200,11 +195,6 @@ class ONNXLatency(InMemoryDataset):
         runtime = "runtime" if find_spec("onnxruntime") else "no_runtime"
         converter = f"{__version__}.{CONVERTER_REVISION}_{runtime}"
         return f"{self.vocabulary}_{self.counting}_{converter}_{self._digest}"
-
-    @property
-    def processed_file_names(self) -> str:
-        """The file with the processed graphs."""
-        return "data.pt"
 
     @property
     def files(self) -> list[str]:

@@ -108,14 +108,7 @@ class Split:
 
 
 def draw_split(candidates: Tensor, train_size: int, val_size: int, seed: int) -> Split:
-    r"""Draws training and validation sets; the other candidates are the test set.
-
-    Args:
-        candidates (Tensor): The positions to draw from: long, in ascending order.
-        train_size (int): The number of training graphs, at least 1.
-        val_size (int): The number of validation graphs, at least 0.
-        seed (int): The seed of :func:`numpy.random.default_rng`.
-    """
+    """Draws training and validation sets; the other candidates are the test set."""
     check_integer("train_size", train_size)
     check_integer("val_size", val_size, least=0)
     check_seed(seed)

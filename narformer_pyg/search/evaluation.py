@@ -73,10 +73,6 @@ class SearchResult:
 def read_values(result: Any, needed: Sequence[str]) -> tuple[dict[str, float], str | None]:
     r"""Returns the result of :obj:`evaluate` as a dictionary, and the reason if it does not count.
 
-    Args:
-        result: A number, or a mapping from names to numbers.
-        needed (sequence of str): The names that the search reads.
-
     Raises:
         TypeError: If the result is neither a number nor a mapping of numbers.
         ValueError: If a needed name is missing.

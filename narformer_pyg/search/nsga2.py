@@ -34,14 +34,6 @@ def evolve(
 
     Children are mutations; front and crowding distance select the parents.
 
-    Args:
-        space (SearchSpace): Mutates architectures and tells networks apart.
-        start (sequence): The first population.
-        predict (callable): Maps architectures to predictions :math:`(n, d)`, larger is better.
-        population_size (int): The size of the later populations.
-        generations (int): The number of populations, the first one included.
-        rng (numpy.random.Generator): The source of randomness.
-
     Returns:
         tuple: All different architectures of the evolution, and their predictions :math:`(n, d)`.
     """

@@ -117,11 +117,6 @@ def choose_by_hypervolume(known: np.ndarray, new: np.ndarray, count: int) -> lis
 
     Ranks among all points replace values, so that no unit counts more than another. Points that add
     nothing follow in the order of their fronts.
-
-    Args:
-        known (numpy.ndarray): Existing points: :math:`(m, d)`, larger is better.
-        new (numpy.ndarray): Points to choose from: :math:`(n, d)`.
-        count (int): The most points to choose.
     """
     ranks = rank_labels(np.concatenate([known, new]).astype(np.float64))
     reference = np.ones(ranks.shape[1])

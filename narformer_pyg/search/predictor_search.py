@@ -125,15 +125,7 @@ class PredictorSearcher(Searcher[Arch]):
         count: int,
         rng: np.random.Generator,
     ) -> list[Arch]:
-        r"""Returns the next architectures to evaluate.
-
-        Args:
-            good (sequence of Evaluation): The evaluations that did not fail.
-            labels (numpy.ndarray): Their ranks in each objective, :math:`(n, T)`.
-            seen (set): The keys of all evaluated architectures.
-            count (int): The number to return; fewer end the search.
-            rng (numpy.random.Generator): The source of randomness.
-        """
+        """Returns up to ``count`` architectures; labels are ranks, [number of good, objectives]."""
 
 
 class PredictorSearch(PredictorSearcher[Arch]):

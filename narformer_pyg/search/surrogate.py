@@ -66,13 +66,6 @@ class EnsemblePredictor:
     r"""Predictors that differ in their initial parameters and the order of their batches.
 
     Every round trains them from the start: proposals depend on the evaluations and nothing else.
-
-    Args:
-        num_targets (int): The number of objectives.
-        recipe (Recipe): The training and the size of each model.
-        token_encoder (torch.nn.Module): Reads the graphs.
-        model (str): A name that :func:`~narformer_pyg.nn.models.create_model` knows.
-        device (str): The device to train and predict on.
     """
 
     def __init__(
@@ -97,13 +90,7 @@ class EnsemblePredictor:
         self.members: list[ArchitecturePredictor] = []
 
     def fit(self, graphs: Sequence[Data], labels: np.ndarray, seeds: Sequence[int]) -> None:
-        r"""Trains one member a seed.
-
-        Args:
-            graphs (sequence of Data): The evaluated architectures.
-            labels (numpy.ndarray): Positive labels :math:`(n, T)`.
-            seeds (sequence of int): One seed for each member.
-        """
+        """Trains one member a seed."""
         from narformer_pyg.training import fit
 
         train_set = []
