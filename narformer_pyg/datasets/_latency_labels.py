@@ -54,15 +54,11 @@ class LatencyRow:
 def read_latency_table(
     path: str | os.PathLike[str], platform: str | int | None = None
 ) -> list[LatencyRow]:
-    r"""Reads a table of latencies.
+    r"""Reads a CSV table of latencies, or a file of NNLQP.
 
-    Args:
-        path (str or os.PathLike): A CSV file with the columns :obj:`file` and :obj:`latency_ms`,
-            and optionally :obj:`family`, :obj:`input_shapes`, :obj:`platform` and :obj:`stage`, as
-            ``narformer profile`` writes it; or a file :obj:`*.txt` of NNLQP, whose lines are
-            ``id file batch latency family platform [stage]``.
-        platform (str or int, optional): The platform to keep; required if there are several.
-            (default: :obj:`None`)
+    A CSV file has the columns :obj:`file` and :obj:`latency_ms`, and optionally :obj:`family`,
+    :obj:`input_shapes`, :obj:`platform` and :obj:`stage`. The lines of a file :obj:`*.txt` of NNLQP
+    are ``id file batch latency family platform [stage]``. Several platforms require a choice.
 
     Raises:
         OSError: If the file cannot be read.

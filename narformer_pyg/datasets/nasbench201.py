@@ -106,11 +106,9 @@ class NASBench201(ProcessedFile, CellDataset):
     seeds. Missing labels are NaN: 202 values of :obj:`latency_pixel3`, published as less than
     0.1 ms, all of cells in which :obj:`none` cuts every path from input to output.
 
-    :obj:`cifar10_estimated_acc` is an estimate of
-    :func:`~narformer_pyg.datasets.extrapolate_accuracy`, which extrapolates training and validation
-    accuracy of the networks trained on half of CIFAR-10's training set to twice as much data. It
-    ranks the cells more like :obj:`cifar10_test_acc` than the validation accuracy does, without any
-    test label.
+    :obj:`cifar10_estimated_acc` extrapolates training and validation accuracy on half of CIFAR-10's
+    training set to all of it (:func:`~narformer_pyg.datasets.extrapolate_accuracy`). Without any
+    test label, it ranks cells more like :obj:`cifar10_test_acc` than the validation accuracy does.
 
     Args:
         root (str or os.PathLike, optional): A folder for the processed graphs, worth it with a
@@ -167,11 +165,7 @@ class NASBench201(ProcessedFile, CellDataset):
     def process(self) -> None:
         """Builds the graphs and writes them to :obj:`root`."""
         data, slices, cell_ids = self._build()
-        content = {
-            "data": data.to_dict(),
-            "slices": slices,
-            "cell_ids": cell_ids,
-        }
+        content = {"data": data.to_dict(), "slices": slices, "cell_ids": cell_ids}
         save_processed(self.processed_paths[0], content)
         log.info("Wrote %d graphs to %s", len(cell_ids), self.processed_paths[0])
 

@@ -79,8 +79,8 @@ class ONNXLatency(ProcessedFile, InMemoryDataset):
     counting than their own.
 
     Args:
-        root (str or os.PathLike, optional): A folder for the processed graphs of each vocabulary,
-            counting, table of labels and version of this package. (default: :obj:`None`)
+        root (str or os.PathLike, optional): A folder that caches the processed graphs of each
+            vocabulary, counting, table and version of this package. (default: :obj:`None`)
         models (str or os.PathLike, optional): The folder of the models, or a tar archive of one.
             By default, the measured set of the package. (default: :obj:`None`)
         labels (str or os.PathLike, optional): A CSV file with the columns :obj:`file` (relative to
@@ -95,8 +95,8 @@ class ONNXLatency(ProcessedFile, InMemoryDataset):
             :obj:`"nnlqp"`. (default: :obj:`"standard"`)
         platform (str or int, optional): The platform to keep, where the table has several.
             (default: :obj:`None`)
-        num_workers (int, optional): Processes that convert; :obj:`0` for none but this one. By
-            default one for every 64 models. (default: :obj:`None`)
+        num_workers (int, optional): Processes that convert, or :obj:`0` for this one; by default
+            one for every 64 models. (default: :obj:`None`)
         progress (bool, optional): Whether to show a progress bar. (default: :obj:`True`)
         transform, pre_transform, pre_filter (callable, optional): As in
             :class:`~torch_geometric.data.InMemoryDataset`. (default: :obj:`None`)
@@ -104,9 +104,9 @@ class ONNXLatency(ProcessedFile, InMemoryDataset):
             (default: :obj:`False`)
 
     Raises:
-        OSError: If the labels or a model they name are not there.
-        ValueError: If the table lacks a column or holds a wrong value, if an argument is unknown,
-            if no model can be converted, or if the processed file is damaged.
+        OSError: If the labels or a model are missing.
+        ValueError: If the table or an argument is wrong, no model can be converted, or the
+            processed file is damaged.
     """
 
     targets: ClassVar[dict[str, Target]] = {_LATENCY.name: _LATENCY}
@@ -217,33 +217,13 @@ class ONNXLatency(ProcessedFile, InMemoryDataset):
     ) -> Split:
         r"""Draws training, validation and test graphs from every family.
 
-        All graphs of a file that was measured more than once, for instance with several batch
-        sizes, are in the same set.
-
-        Args:
-            test_share (float, optional): The share of each family to test on.
-                (default: :obj:`0.1`)
-            val_share (float, optional): The share of each family to validate on; the test graphs
-                do not depend on it. (default: :obj:`0.0`)
-            seed (int, optional): The seed of the draw. (default: :obj:`0`)
-
-        Raises:
-            ValueError: If a number is out of range.
+        The shares are those of each family, and the test graphs do not depend on
+        :obj:`val_share`. All measurements of one file are in the same set.
         """
         return draw_in_groups(self._groups(), test_share, val_share, seed, self.files)
 
     def leave_family_out(self, family: str, val_share: float = 0.0, seed: int = 0) -> Split:
-        r"""Tests on one family and trains on all others.
-
-        Args:
-            family (str): The family to test on.
-            val_share (float, optional): The share of each other family to validate on.
-                (default: :obj:`0.0`)
-            seed (int, optional): The seed of the validation graphs. (default: :obj:`0`)
-
-        Raises:
-            ValueError: If there is no such family or no other, or a number is out of range.
-        """
+        """Tests on one family and trains on all others, of which a share can validate."""
         groups = self._groups()
         if family not in groups or len(groups) < 2:
             raise ValueError(
@@ -255,12 +235,7 @@ class ONNXLatency(ProcessedFile, InMemoryDataset):
         return Split(train=rest.train, val=rest.val, test=test, seed=seed)
 
     def stage_split(self, val_share: float = 0.0, seed: int = 0) -> Split:
-        r"""Returns the split that the table itself assigns, as NNLQP's does.
-
-        Args:
-            val_share (float, optional): The share of the training graphs of each family that
-                validates instead. (default: :obj:`0.0`)
-            seed (int, optional): The seed of the validation graphs. (default: :obj:`0`)
+        """Returns the split that the table assigns; a share of each family in training validates.
 
         Raises:
             ValueError: If a graph has no stage, or all have the same.

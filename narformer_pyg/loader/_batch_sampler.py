@@ -118,9 +118,8 @@ class ResumableBatchSampler:
     def state_dict(self) -> dict[str, Any]:
         """Returns the state from which :meth:`load_state_dict` goes on.
 
-        It describes the iteration that started last: :obj:`"generator"`, the state of the generator
-        at the start of that epoch (or now, between epochs), a :class:`torch.ByteTensor`, and
-        :obj:`"num_batches"`, the number of batches that the epoch has already given.
+        It holds :obj:`"generator"`, the state of the generator at the start of the running epoch
+        (or now, between epochs), and :obj:`"num_batches"`, the batches since.
         """
         if self._epoch_start is None:
             return {"generator": self.generator.get_state(), "num_batches": self._num_skipped}

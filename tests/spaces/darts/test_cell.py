@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter, namedtuple
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -12,7 +13,7 @@ from narformer_pyg.convert import to_networkx
 from narformer_pyg.errors import ConversionError
 from narformer_pyg.spaces import DARTS_GENOTYPES, DARTSGenotype
 from narformer_pyg.spaces.darts.cell import NUM_NEIGHBORS
-from narformer_pyg.spaces.darts.graph import NODE_TYPES, OPERATIONS, node_orders
+from narformer_pyg.spaces.darts.graph import NODE_TYPES, node_orders, reorder_nodes
 
 V2 = DARTS_GENOTYPES["DARTS_V2"]
 # As DARTS prints it, and as its source code has it.
@@ -204,14 +205,15 @@ def test_node_orders() -> None:
 
 
 def test_canonical() -> None:
-    rng = np.random.default_rng(0)
     for genotype in (*DARTS_GENOTYPES.values(), *draw(1, 60)):
         canonical = genotype.canonical()
         assert canonical.canonical() == canonical
         assert expressions(canonical) == expressions(genotype)
         assert same_graph(genotype, canonical)
-        for _ in range(10):
-            assert genotype.permute(rng).canonical() == canonical
+        for order in list(node_orders(genotype.normal))[:10]:
+            pairs = reorder_nodes(genotype.normal, order)
+            normal = tuple(edge for pair in pairs for edge in pair[::-1])
+            assert replace(genotype, normal=normal).canonical() == canonical
     assert len({genotype.canonical() for genotype in DARTS_GENOTYPES.values()}) == 5
     swapped = DARTSGenotype(V2.reduce, V2.normal)
     assert swapped.canonical() != V2.canonical()
@@ -229,17 +231,6 @@ def test_canonical_tells_neighbors_apart() -> None:
             assert (forms[i] == forms[j]) == expected
             isomorphic += expected
     assert isomorphic > 0
-
-
-def test_permute_reaches_all_orders() -> None:
-    genotype = DARTSGenotype(
-        tuple((name, k % 2) for k, name in enumerate((*OPERATIONS, "skip_connect"))), V2.reduce
-    )
-    rng = np.random.default_rng(0)
-    cells = Counter(genotype.permute(rng).normal for _ in range(8000))
-    # 24 orders of the nodes, two of the edges of each: 384, about 21 draws of each.
-    assert len(cells) == 384
-    assert max(cells.values()) < 50
 
 
 def test_to_data() -> None:
