@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import posixpath
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -55,6 +56,12 @@ def check_folder(path: str | os.PathLike[str]) -> None:
     parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=parent):
         pass
+
+
+def is_inside(name: str) -> bool:
+    """Tells whether a path with forward slashes names something below the folder it starts from."""
+    normal = posixpath.normpath(name)
+    return bool(name) and not normal.startswith("/") and normal.split("/")[0] != ".."
 
 
 def _umask() -> int:

@@ -53,19 +53,12 @@ class CellDataset(InMemoryDataset):
     def get_split(self, train_size: int, val_size: int = 0, seed: int = 0) -> Split:
         r"""Draws training and validation graphs; all other graphs are the test set.
 
-        Papers test on all graphs, the training graphs included: :attr:`Split.all`. Graphs for which
-        none of the selected targets was measured are in no set. The training graphs do not depend
-        on :obj:`val_size`, and a smaller training set is the beginning of a larger one.
-
-        Args:
-            train_size (int): The number of training graphs, at least 1.
-            val_size (int, optional): The number of validation graphs, drawn from the rest.
-                (default: :obj:`0`)
-            seed (int, optional): The seed of the draw. (default: :obj:`0`)
+        Papers test on all graphs, the training graphs included: :attr:`Split.all`. Graphs without
+        any of the selected targets are in no set. The training graphs do not depend on
+        :obj:`val_size`, and a smaller training set is the beginning of a larger one.
 
         Raises:
-            ValueError: If a number is not an integer or too small, or there are too few graphs with
-                labels.
+            ValueError: If a number is wrong, or there are too few graphs with labels.
         """
         names = self.target_names
         measured = [self.labels(name).isfinite() for name in names]

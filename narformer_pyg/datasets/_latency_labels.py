@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from narformer_pyg._files import is_inside
+
 #: The name that NNLQP gives its tables.
 NNLQP_FILE = "gt.txt"
 _COLUMNS = ("file", "latency_ms")
@@ -52,15 +54,11 @@ class LatencyRow:
 def read_latency_table(
     path: str | os.PathLike[str], platform: str | int | None = None
 ) -> list[LatencyRow]:
-    r"""Reads a table of latencies.
+    r"""Reads a CSV table of latencies, or a file of NNLQP.
 
-    Args:
-        path (str or os.PathLike): A CSV file with the columns :obj:`file` and :obj:`latency_ms`,
-            and optionally :obj:`family`, :obj:`input_shapes`, :obj:`platform` and :obj:`stage`, as
-            ``narformer profile`` writes it; or a file :obj:`*.txt` of NNLQP, whose lines are
-            ``id file batch latency family platform [stage]``.
-        platform (str or int, optional): The platform to keep; required if there are several.
-            (default: :obj:`None`)
+    A CSV file has the columns :obj:`file` and :obj:`latency_ms`, and optionally :obj:`family`,
+    :obj:`input_shapes`, :obj:`platform` and :obj:`stage`. The lines of a file :obj:`*.txt` of NNLQP
+    are ``id file batch latency family platform [stage]``. Several platforms require a choice.
 
     Raises:
         OSError: If the file cannot be read.
@@ -145,11 +143,9 @@ def _read_csv(path: Path) -> list[LatencyRow]:
         for line in reader:
             where = f"line {reader.line_num} of {path.name}"
             text = {name: (line.get(name) or "").strip() for name in header}
-            if not text["file"]:
-                raise ValueError(f"Expected 'file' in {where} to name a model (got nothing)")
             rows.append(
                 LatencyRow(
-                    posixpath.normpath(text["file"]),
+                    _file(text["file"], where),
                     _latency(text["latency_ms"], where),
                     where,
                     family=text.get("family", ""),
@@ -178,7 +174,7 @@ def _read_nnlqp(path: Path) -> list[LatencyRow]:
             raise ValueError(f"Expected 'batch' in {where} to be positive (got {batch})")
         rows.append(
             LatencyRow(
-                posixpath.normpath(items[1]),
+                _file(items[1], where),
                 _latency(items[3], where),
                 where,
                 family=items[4],
@@ -188,6 +184,12 @@ def _read_nnlqp(path: Path) -> list[LatencyRow]:
             )
         )
     return rows
+
+
+def _file(text: str, where: str) -> str:
+    if not is_inside(text):
+        raise ValueError(f"Expected 'file' in {where} to name a model in 'models' (got {text!r})")
+    return posixpath.normpath(text)
 
 
 def _latency(text: str, where: str) -> float:

@@ -14,9 +14,6 @@ from tempfile import TemporaryDirectory
 def open_models(path: Path) -> Iterator[Path]:
     """Yields the folder of the models; an archive is unpacked for as long as the context lasts.
 
-    Args:
-        path (Path): A folder, or a tar archive of its contents, compressed or not.
-
     Raises:
         ValueError: If it is a file but not a whole archive, or one that writes elsewhere.
     """

@@ -16,6 +16,7 @@ from torch_geometric.data import Data
 from tqdm.auto import tqdm
 
 from narformer_pyg import convert
+from narformer_pyg._processes import end_with_parent
 from narformer_pyg.datasets._latency_labels import LatencyRow
 
 # Starting a process takes seconds, converting a model a fraction of one.
@@ -35,15 +36,6 @@ def convert_models(
     progress: bool = True,
 ) -> tuple[dict[int, Data], dict[int, str]]:
     """Converts models to graphs, and goes on after a failure.
-
-    Args:
-        rows (sequence of LatencyRow): The models.
-        folder (Path): Their folder.
-        vocabulary (str): The operator vocabulary.
-        counting (str): The convention of counting.
-        num_workers (int, optional): Processes; :obj:`0` converts in this one. By default one for
-            every 64 models, as many as there are processors at most. (default: :obj:`None`)
-        progress (bool, optional): Whether to show a progress bar. (default: :obj:`True`)
 
     Returns:
         tuple: The graphs, and the reasons of the failures, by row.
@@ -110,7 +102,10 @@ def _pool(num_workers: int) -> ProcessPoolExecutor:
     """Returns running processes, or raises if they cannot even start."""
     # Spawned: a fork would copy PyTorch's threads in an undefined state.
     pool = ProcessPoolExecutor(
-        num_workers, mp_context=multiprocessing.get_context("spawn"), initializer=_start
+        num_workers,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_start,
+        initargs=(os.getpid(),),
     )
     try:
         pool.submit(os.getpid).result()
@@ -122,7 +117,8 @@ def _pool(num_workers: int) -> ProcessPoolExecutor:
     return pool
 
 
-def _start() -> None:
+def _start(parent: int) -> None:
+    end_with_parent(parent)
     torch.set_num_threads(1)
 
 

@@ -12,6 +12,27 @@ from torch_geometric.data import Data, InMemoryDataset
 from narformer_pyg._files import atomic_write
 
 
+class ProcessedFile:
+    """The part of PyG's datasets for graphs that are made of no raw files and cached in one."""
+
+    _on_disk: bool
+
+    @property
+    def has_process(self) -> bool:
+        """Whether processed graphs are kept in a folder."""
+        return self._on_disk
+
+    @property
+    def raw_file_names(self) -> list[str]:
+        """Empty: the dataset downloads nothing."""
+        return []
+
+    @property
+    def processed_file_names(self) -> str:
+        """The file with the processed graphs."""
+        return "data.pt"
+
+
 def select_graphs(dataset: InMemoryDataset, graphs: Iterable[Data]) -> tuple[list[Data], list[int]]:
     """Applies ``pre_filter`` and ``pre_transform``; returns the kept graphs and their places."""
     kept: dict[int, Data] = {}

@@ -46,11 +46,10 @@ FILES = {
 class NASBench101(CellDataset):
     r"""The 423,624 cells of `NAS-Bench-101 <https://arxiv.org/abs/1902.09635>`_ with labels.
 
-    The labels come from one of the benchmark's own files, without TensorFlow:
-    :obj:`nasbench_only108.tfrecord` (499 MB, networks trained for 108 epochs) or
-    :obj:`nasbench_full.tfrecord` (1.95 GB, for 4, 12, 36 and 108 epochs). Put it into
-    :obj:`root/raw`, or name it with :obj:`file`. Once read, :obj:`root/processed` keeps the labels
-    in a file of some ten megabytes, and the large file may be deleted.
+    The labels come from a file of the benchmark, :obj:`nasbench_only108.tfrecord` (499 MB, networks
+    trained for 108 epochs) or :obj:`nasbench_full.tfrecord` (1.95 GB, for 4, 12, 36 and 108
+    epochs), without TensorFlow. Put it into :obj:`root/raw`, or pass :obj:`file`. Once read, the
+    labels are in :obj:`root/processed` (some ten megabytes), and the file may be deleted.
 
     .. code-block:: python
 
@@ -70,9 +69,8 @@ class NASBench101(CellDataset):
         root (str or os.PathLike): A folder for the official file and the processed labels.
         target (str or sequence of str, optional): The label or labels that become the columns of
             :obj:`y`, or :obj:`"all"` that the file has. (default: :obj:`"valid_acc_108"`)
-        file (str or os.PathLike, optional): The official file. By default the first one of
-            :obj:`nasbench_only108.tfrecord` and :obj:`nasbench_full.tfrecord` that is in
-            :obj:`root` and has the targets by its name. (default: :obj:`None`)
+        file (str or os.PathLike, optional): The official file, by default the smaller one in
+            :obj:`root` that has the targets. (default: :obj:`None`)
         transform, pre_transform, pre_filter (callable, optional): As in
             :class:`~torch_geometric.data.InMemoryDataset`. (default: :obj:`None`)
         force_reload (bool, optional): Whether to read the official file again.
@@ -83,8 +81,8 @@ class NASBench101(CellDataset):
     Raises:
         FileNotFoundError: If there is neither an official file nor processed labels.
         TypeError: If :obj:`target` is not a name or a sequence of names.
-        ValueError: If a target is unknown or not in the file, if :obj:`pre_filter` drops every
-            graph, or if a file is truncated or damaged; then nothing is kept.
+        ValueError: If a target is unknown or not in the file, :obj:`pre_filter` drops every graph,
+            or a file is damaged, of which nothing is kept.
     """
 
     space = NASBench101Data.space
@@ -118,15 +116,7 @@ class NASBench101(CellDataset):
         target: str | Sequence[str] = "all",
         transform: Callable[[Data], Data] | None = None,
     ) -> NASBench101:
-        r"""Makes a dataset of any cells, in memory and without a loop over them.
-
-        The whole space takes some seconds and half a gigabyte at most. Without labels, the dataset
-        is for predictions:
-
-        .. code-block:: python
-
-            dataset = NASBench101.from_arrays(vertices, edge_bits, op_code)
-            accuracies = predictor.predict(dataset, batch_size=4096)
+        r"""Makes a dataset of any cells in memory, the whole space in seconds and half a gigabyte.
 
         Args:
             vertices (array_like): The number of vertices of each cell: integers,

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from narformer_pyg.datasets._cell_dataset import CellDataset
-from narformer_pyg.datasets._processed import load_processed, save_processed
+from narformer_pyg.datasets._processed import ProcessedFile, load_processed, save_processed
 from narformer_pyg.datasets.extrapolation import extrapolate_accuracy
 from narformer_pyg.datasets.target import Target, select_targets
 from narformer_pyg.spaces.nasbench201 import (
@@ -83,7 +83,7 @@ def _known_targets() -> dict[str, Target]:
 TARGETS = _known_targets()
 
 
-class NASBench201(CellDataset):
+class NASBench201(ProcessedFile, CellDataset):
     r"""All 15,625 cells of `NAS-Bench-201 <https://arxiv.org/abs/2001.00326>`_ with labels.
 
     The labels are inside the package: nothing is downloaded, and without :obj:`root` nothing is
@@ -106,11 +106,9 @@ class NASBench201(CellDataset):
     seeds. Missing labels are NaN: 202 values of :obj:`latency_pixel3`, published as less than
     0.1 ms, all of cells in which :obj:`none` cuts every path from input to output.
 
-    :obj:`cifar10_estimated_acc` is an estimate of
-    :func:`~narformer_pyg.datasets.extrapolate_accuracy`, which extrapolates training and validation
-    accuracy of the networks trained on half of CIFAR-10's training set to twice as much data. It
-    ranks the cells more like :obj:`cifar10_test_acc` than the validation accuracy does, without any
-    test label.
+    :obj:`cifar10_estimated_acc` extrapolates training and validation accuracy on half of CIFAR-10's
+    training set to all of it (:func:`~narformer_pyg.datasets.extrapolate_accuracy`). Without any
+    test label, it ranks cells more like :obj:`cifar10_test_acc` than the validation accuracy does.
 
     Args:
         root (str or os.PathLike, optional): A folder for the processed graphs, worth it with a
@@ -160,33 +158,14 @@ class NASBench201(CellDataset):
         return len(NODE_TYPES)
 
     @property
-    def has_process(self) -> bool:
-        """Whether processed graphs are kept in a folder."""
-        return self._on_disk
-
-    @property
-    def raw_file_names(self) -> list[str]:
-        """Empty: the labels are inside the package."""
-        return []
-
-    @property
     def processed_dir(self) -> str:
         """The folder of the processed graphs: one per selection of targets."""
         return os.path.join(self.root, "processed", self._target_key())
 
-    @property
-    def processed_file_names(self) -> str:
-        """The file with the processed graphs."""
-        return "data.pt"
-
     def process(self) -> None:
         """Builds the graphs and writes them to :obj:`root`."""
         data, slices, cell_ids = self._build()
-        content = {
-            "data": data.to_dict(),
-            "slices": slices,
-            "cell_ids": cell_ids,
-        }
+        content = {"data": data.to_dict(), "slices": slices, "cell_ids": cell_ids}
         save_processed(self.processed_paths[0], content)
         log.info("Wrote %d graphs to %s", len(cell_ids), self.processed_paths[0])
 

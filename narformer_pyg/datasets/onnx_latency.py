@@ -23,7 +23,12 @@ from narformer_pyg.datasets._latency_labels import (
 )
 from narformer_pyg.datasets._model_folder import open_models
 from narformer_pyg.datasets._onnx_conversion import convert_models
-from narformer_pyg.datasets._processed import load_processed, save_processed, select_graphs
+from narformer_pyg.datasets._processed import (
+    ProcessedFile,
+    load_processed,
+    save_processed,
+    select_graphs,
+)
 from narformer_pyg.datasets.split import Split, draw_in_groups
 from narformer_pyg.datasets.target import Target
 from narformer_pyg.vocabulary import COUNTINGS, get_vocabulary
@@ -49,7 +54,7 @@ def _warn(failures: Mapping[str, str]) -> None:
         log.warning("Left out %s: %s", name, reason)
 
 
-class ONNXLatency(InMemoryDataset):
+class ONNXLatency(ProcessedFile, InMemoryDataset):
     r"""ONNX models as graphs, with their measured latencies in milliseconds.
 
     The models and labels are those of the package, 1,500 random networks of eleven families on one
@@ -74,8 +79,8 @@ class ONNXLatency(InMemoryDataset):
     counting than their own.
 
     Args:
-        root (str or os.PathLike, optional): A folder for the processed graphs of each vocabulary,
-            counting, table of labels and version of this package. (default: :obj:`None`)
+        root (str or os.PathLike, optional): A folder that caches the processed graphs of each
+            vocabulary, counting, table and version of this package. (default: :obj:`None`)
         models (str or os.PathLike, optional): The folder of the models, or a tar archive of one.
             By default, the measured set of the package. (default: :obj:`None`)
         labels (str or os.PathLike, optional): A CSV file with the columns :obj:`file` (relative to
@@ -90,8 +95,8 @@ class ONNXLatency(InMemoryDataset):
             :obj:`"nnlqp"`. (default: :obj:`"standard"`)
         platform (str or int, optional): The platform to keep, where the table has several.
             (default: :obj:`None`)
-        num_workers (int, optional): Processes that convert; :obj:`0` for none but this one. By
-            default one for every 64 models. (default: :obj:`None`)
+        num_workers (int, optional): Processes that convert, or :obj:`0` for this one; by default
+            one for every 64 models. (default: :obj:`None`)
         progress (bool, optional): Whether to show a progress bar. (default: :obj:`True`)
         transform, pre_transform, pre_filter (callable, optional): As in
             :class:`~torch_geometric.data.InMemoryDataset`. (default: :obj:`None`)
@@ -99,9 +104,9 @@ class ONNXLatency(InMemoryDataset):
             (default: :obj:`False`)
 
     Raises:
-        OSError: If the labels or a model they name are not there.
-        ValueError: If the table lacks a column or holds a wrong value, if an argument is unknown,
-            if no model can be converted, or if the processed file is damaged.
+        OSError: If the labels or a model are missing.
+        ValueError: If the table or an argument is wrong, no model can be converted, or the
+            processed file is damaged.
     """
 
     targets: ClassVar[dict[str, Target]] = {_LATENCY.name: _LATENCY}
@@ -177,16 +182,6 @@ class ONNXLatency(InMemoryDataset):
         self.failures = content["failures"]
 
     @property
-    def has_process(self) -> bool:
-        """Whether processed graphs are kept in a folder."""
-        return self._on_disk
-
-    @property
-    def raw_file_names(self) -> list[str]:
-        """Empty: models and labels are where the arguments say."""
-        return []
-
-    @property
     def processed_dir(self) -> str:
         """The folder of the processed graphs, which names all that they depend on."""
         return os.path.join(self.root, "processed", self.fingerprint)
@@ -200,11 +195,6 @@ class ONNXLatency(InMemoryDataset):
         runtime = "runtime" if find_spec("onnxruntime") else "no_runtime"
         converter = f"{__version__}.{CONVERTER_REVISION}_{runtime}"
         return f"{self.vocabulary}_{self.counting}_{converter}_{self._digest}"
-
-    @property
-    def processed_file_names(self) -> str:
-        """The file with the processed graphs."""
-        return "data.pt"
 
     @property
     def files(self) -> list[str]:
@@ -227,33 +217,13 @@ class ONNXLatency(InMemoryDataset):
     ) -> Split:
         r"""Draws training, validation and test graphs from every family.
 
-        All graphs of a file that was measured more than once, for instance with several batch
-        sizes, are in the same set.
-
-        Args:
-            test_share (float, optional): The share of each family to test on.
-                (default: :obj:`0.1`)
-            val_share (float, optional): The share of each family to validate on; the test graphs
-                do not depend on it. (default: :obj:`0.0`)
-            seed (int, optional): The seed of the draw. (default: :obj:`0`)
-
-        Raises:
-            ValueError: If a number is out of range.
+        The shares are those of each family, and the test graphs do not depend on
+        :obj:`val_share`. All measurements of one file are in the same set.
         """
         return draw_in_groups(self._groups(), test_share, val_share, seed, self.files)
 
     def leave_family_out(self, family: str, val_share: float = 0.0, seed: int = 0) -> Split:
-        r"""Tests on one family and trains on all others.
-
-        Args:
-            family (str): The family to test on.
-            val_share (float, optional): The share of each other family to validate on.
-                (default: :obj:`0.0`)
-            seed (int, optional): The seed of the validation graphs. (default: :obj:`0`)
-
-        Raises:
-            ValueError: If there is no such family or no other, or a number is out of range.
-        """
+        """Tests on one family and trains on all others, of which a share can validate."""
         groups = self._groups()
         if family not in groups or len(groups) < 2:
             raise ValueError(
@@ -265,12 +235,7 @@ class ONNXLatency(InMemoryDataset):
         return Split(train=rest.train, val=rest.val, test=test, seed=seed)
 
     def stage_split(self, val_share: float = 0.0, seed: int = 0) -> Split:
-        r"""Returns the split that the table itself assigns, as NNLQP's does.
-
-        Args:
-            val_share (float, optional): The share of the training graphs of each family that
-                validates instead. (default: :obj:`0.0`)
-            seed (int, optional): The seed of the validation graphs. (default: :obj:`0`)
+        """Returns the split that the table assigns; a share of each family in training validates.
 
         Raises:
             ValueError: If a graph has no stage, or all have the same.

@@ -108,14 +108,7 @@ class Split:
 
 
 def draw_split(candidates: Tensor, train_size: int, val_size: int, seed: int) -> Split:
-    r"""Draws training and validation sets; the other candidates are the test set.
-
-    Args:
-        candidates (Tensor): The positions to draw from: long, in ascending order.
-        train_size (int): The number of training graphs, at least 1.
-        val_size (int): The number of validation graphs, at least 0.
-        seed (int): The seed of :func:`numpy.random.default_rng`.
-    """
+    """Draws training and validation sets; the other candidates are the test set."""
     check_integer("train_size", train_size)
     check_integer("val_size", val_size, least=0)
     check_seed(seed)
@@ -149,17 +142,10 @@ def draw_in_groups(
 ) -> Split:
     r"""Draws disjoint training, validation and test sets with the same share of every group.
 
-    The test set does not depend on :obj:`val_share`. A group with two units or more has at least
-    one in training and, where :obj:`test_share` is positive, one in test; a single unit trains.
-
-    Args:
-        groups (dict): The positions of each group's graphs: long, in ascending order.
-        test_share (float): The share of each group that is tested on, in :obj:`[0, 1)`.
-        val_share (float): The share of each group that validates, in :obj:`[0, 1)`.
-        seed (int): The seed of :func:`numpy.random.default_rng`, at least 0.
-        units (sequence of str, optional): The unit of each graph, by its position; graphs of a
-            group with the same unit stay together. By default each graph is a unit of its own.
-            (default: :obj:`None`)
+    Groups hold the positions of their graphs, in ascending order. Graphs of a group with the same
+    unit (by position; by default each is its own) stay together. The test set does not depend on
+    :obj:`val_share`. A group with two units or more has at least one in training and, where
+    :obj:`test_share` is positive, one in test; a single unit trains.
 
     Raises:
         ValueError: If a number is out of range, or there is nothing to draw from.

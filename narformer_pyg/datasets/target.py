@@ -34,12 +34,6 @@ def select_targets(
 ) -> tuple[str, ...]:
     r"""Resolves a selection of targets to their names.
 
-    Args:
-        target (str or sequence of str): One name, several names, or :obj:`"all"`.
-        known (Mapping): The targets there are, by name.
-        argument (str, optional): The argument's name in error messages.
-            (default: :obj:`"target"`)
-
     Raises:
         TypeError: If :obj:`target` is neither a string nor a sequence of strings.
         ValueError: If a name is unknown or given twice, or if there is none.

@@ -11,13 +11,6 @@ from torch import Tensor
 from narformer_pyg._checks import check_integer, check_seed
 
 
-def check_flag(name: str, value: Any) -> bool:
-    """Returns :obj:`value`, or raises if it is neither true nor false."""
-    if not isinstance(value, bool):
-        raise ValueError(f"Expected '{name}' to be True or False (got {value!r})")
-    return value
-
-
 class ResumableBatchSampler:
     r"""Cuts the ids :obj:`0, ..., num_graphs - 1` into batches, in order or shuffled.
 
@@ -30,15 +23,11 @@ class ResumableBatchSampler:
         batch_size (int): The number of ids in a batch; the last batch may hold fewer.
         shuffle (bool): Whether each epoch has an order of its own.
         drop_last (bool): Whether an incomplete last batch is left out.
-        generator (torch.Generator, optional): The source of random numbers, on the CPU; it is
-            used, not copied. (default: :obj:`None`)
-        seed (int, optional): The seed of a new generator. Without generator and seed, the seed is
-            drawn from PyTorch's global generator, so that :func:`torch.manual_seed` fixes it.
-            (default: :obj:`None`)
+        seed (int, optional): The seed of the generator; by default drawn from PyTorch's global
+            one, so that :func:`torch.manual_seed` fixes it. (default: :obj:`None`)
 
     Raises:
-        ValueError: If an argument has the wrong type or range, or both :obj:`generator` and
-            :obj:`seed` are given.
+        ValueError: If an argument has the wrong type or range.
     """
 
     def __init__(
@@ -47,20 +36,21 @@ class ResumableBatchSampler:
         batch_size: int,
         shuffle: bool,
         drop_last: bool = False,
-        generator: torch.Generator | None = None,
         seed: int | None = None,
     ) -> None:
         self.num_graphs = check_integer("num_graphs", num_graphs)
         self.batch_size = check_integer("batch_size", batch_size)
-        self.shuffle = check_flag("shuffle", shuffle)
-        self.drop_last = check_flag("drop_last", drop_last)
+        self.shuffle = shuffle
+        self.drop_last = drop_last
         if self.drop_last and self.batch_size > self.num_graphs:
             raise ValueError(
                 f"Expected 'batch_size' to be at most the number of graphs, {self.num_graphs}, "
                 f"when 'drop_last' is set: no batch would be left (got {self.batch_size})"
             )
         self.rank, self.world_size = 0, 1
-        self.generator = _make_generator(generator, seed)
+        if seed is None:
+            seed = int(torch.empty((), dtype=torch.int64).random_())
+        self.generator = torch.Generator().manual_seed(check_seed(seed))
         self._epoch_start: Tensor | None = None  # generator state, while an epoch is running
         self._num_done = 0
         self._num_skipped = 0
@@ -128,9 +118,8 @@ class ResumableBatchSampler:
     def state_dict(self) -> dict[str, Any]:
         """Returns the state from which :meth:`load_state_dict` goes on.
 
-        It describes the iteration that started last: :obj:`"generator"`, the state of the generator
-        at the start of that epoch (or now, between epochs), a :class:`torch.ByteTensor`, and
-        :obj:`"num_batches"`, the number of batches that the epoch has already given.
+        It holds :obj:`"generator"`, the state of the generator at the start of the running epoch
+        (or now, between epochs), and :obj:`"num_batches"`, the batches since.
         """
         if self._epoch_start is None:
             return {"generator": self.generator.get_state(), "num_batches": self._num_skipped}
@@ -156,19 +145,3 @@ class ResumableBatchSampler:
             )
         self.generator.set_state(state_dict["generator"].cpu())
         self._epoch_start, self._num_done, self._num_skipped = None, 0, done
-
-
-def _make_generator(generator: torch.Generator | None, seed: int | None) -> torch.Generator:
-    if generator is not None:
-        if seed is not None:
-            raise ValueError(
-                f"Expected only one of 'generator' and 'seed' to be given (got seed {seed!r} too)"
-            )
-        if not isinstance(generator, torch.Generator) or generator.device.type != "cpu":
-            raise ValueError(
-                f"Expected 'generator' to be a torch.Generator on the CPU (got {generator!r})"
-            )
-        return generator
-    if seed is None:
-        seed = int(torch.empty((), dtype=torch.int64).random_())
-    return torch.Generator().manual_seed(check_seed(seed))

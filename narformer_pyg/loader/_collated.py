@@ -21,16 +21,10 @@ _MAX_CACHED = 8  # batch sizes that a layout remembers: the full batch, the last
 
 
 class Cut:
-    """The first element of each graph of a batch, and the graph of each element.
-
-    Args:
-        slices (torch.Tensor): The first element of each graph and the end,
-            :obj:`[batch_size + 1]`, on the CPU.
-        device (torch.device): The device of :obj:`ptr` and :obj:`owner`.
-    """
+    """The first element of each graph of a batch and the end, and the graph of each element."""
 
     def __init__(self, slices: Tensor, device: torch.device) -> None:
-        self.slices = slices
+        self.slices = slices  # [batch_size + 1], on the CPU
         self.ptr = slices.to(device, non_blocking=True)
 
     @cached_property
@@ -48,13 +42,10 @@ class Layout:
     """The number of elements of each graph of a dataset, shared by attributes of equal sizes.
 
     The sizes stay on the CPU, so that the size of a batch is known without asking the device.
-
-    Args:
-        sizes (torch.Tensor): The number of elements of each graph, :obj:`[num_graphs]`.
     """
 
     def __init__(self, sizes: Tensor) -> None:
-        self.sizes = sizes
+        self.sizes = sizes  # [num_graphs]
         self.starts = cumsum(sizes)[:-1]
         self.size: int | None = int(sizes[0]) if bool((sizes == sizes[0]).all()) else None
         self._cuts: dict[tuple[int, torch.device], Cut] = {}
@@ -102,10 +93,6 @@ class _TensorAttribute:
 
 class CollatedGraphs:
     """A dataset whose graphs lie behind one another on one device.
-
-    Args:
-        dataset (InMemoryDataset or sequence of Data): The graphs.
-        device (torch.device, optional): The device of the tensors. By default, they stay.
 
     Raises:
         TypeError: If :obj:`dataset` is of another type.

@@ -27,13 +27,11 @@ class DeviceLoader:
     graph ever becomes an object of its own: a few :func:`torch.index_select` calls cut a batch, and
     the host knows all sizes, so it never waits for the device.
 
-    PyG's loader spends most of a training step on small graphs on making and copying single
-    graphs; this one replaces it there. PyG's loader remains the choice for datasets with a
-    transform, classes with batching rules of their own, and attributes that are neither dense
-    tensors, numbers nor objects to be listed. A dataset larger than the memory of a GPU stays on
-    the host with :obj:`stream=True`: the loader cuts batches there and sends them from pinned
-    memory while the GPU works on the last one. The loader shares the dataset's memory, so the
-    dataset must not change while it is in use.
+    PyG's loader remains the choice for datasets with a transform, classes with batching rules of
+    their own, and attributes that are neither dense tensors, numbers nor objects to be listed. A
+    dataset larger than the memory of a GPU stays on the host with :obj:`stream=True`: the loader
+    sends batches from pinned memory while the GPU works on the last one. The loader shares the
+    dataset's memory, so the dataset must not change while it is in use.
 
     Each iteration is a new epoch, with a new order if :obj:`shuffle` is set.
 
@@ -49,11 +47,9 @@ class DeviceLoader:
             (default: :obj:`False`)
         batch_sampler (iterable, optional): The batches of an epoch as sequences or tensors of
             graph ids, iterated anew every epoch; replaces :obj:`batch_size`, :obj:`shuffle`,
-            :obj:`drop_last`, :obj:`generator` and :obj:`seed`. (default: :obj:`None`)
-        generator (torch.Generator, optional): The source of random numbers, always on the CPU, so
-            that the order does not depend on the device. (default: :obj:`None`)
-        seed (int, optional): The seed of a new generator. Without generator and seed, PyTorch's
-            global generator draws the seed. (default: :obj:`None`)
+            :obj:`drop_last` and :obj:`seed`. (default: :obj:`None`)
+        seed (int, optional): The seed of the order, which does not depend on the device. By
+            default, PyTorch's global generator draws it. (default: :obj:`None`)
         stream (bool, optional): If set to :obj:`True`, the dataset stays where it is and only the
             batches are sent to :obj:`device`. (default: :obj:`False`)
         **kwargs (optional): :obj:`num_workers`, :obj:`pin_memory` and the like, which have no
@@ -80,7 +76,6 @@ class DeviceLoader:
         device: torch.device | str | None = None,
         drop_last: bool = False,
         batch_sampler: Iterable[Sequence[int] | Tensor] | None = None,
-        generator: torch.Generator | None = None,
         seed: int | None = None,
         stream: bool = False,
         **kwargs: Any,
@@ -101,11 +96,11 @@ class DeviceLoader:
         self._owns_sampler = batch_sampler is None
         if batch_sampler is None:
             self.batch_sampler = ResumableBatchSampler(
-                self._graphs.num_graphs, batch_size, shuffle, drop_last, generator, seed
+                self._graphs.num_graphs, batch_size, shuffle, drop_last, seed
             )
         else:
-            given = (batch_size != 1, shuffle, drop_last, generator is not None, seed is not None)
-            replaced = ("batch_size", "shuffle", "drop_last", "generator", "seed")
+            given = (batch_size != 1, shuffle, drop_last, seed is not None)
+            replaced = ("batch_size", "shuffle", "drop_last", "seed")
             if any(given):
                 raise ValueError(
                     "Expected no argument that 'batch_sampler' replaces (got "

@@ -30,11 +30,10 @@ class PairedBatchSampler(ResumableBatchSampler):
             (default: :obj:`1`)
         shuffle (bool, optional): Whether each epoch has an order of its own.
             (default: :obj:`True`)
-        drop_last, generator, seed (optional): As in :class:`DeviceLoader`.
+        drop_last, seed (optional): As in :class:`DeviceLoader`.
 
     Raises:
-        ValueError: If an argument has the wrong type or range, or both :obj:`generator` and
-            :obj:`seed` are given.
+        ValueError: If an argument has the wrong type or range.
 
     Example:
         >>> sampler = PairedBatchSampler(len(graphs), batch_size=8)

@@ -25,11 +25,10 @@ class VariantBatchSampler(ResumableBatchSampler):
         batch_size (int): The number of graphs in a batch.
         shuffle (bool, optional): Whether each epoch has an order of its own.
             (default: :obj:`True`)
-        drop_last, generator, seed (optional): As in :class:`DeviceLoader`.
+        drop_last, seed (optional): As in :class:`DeviceLoader`.
 
     Raises:
-        ValueError: If an argument has the wrong type or range, or both :obj:`generator` and
-            :obj:`seed` are given.
+        ValueError: If an argument has the wrong type or range.
     """
 
     def __init__(

@@ -85,9 +85,6 @@ def write_labels(labels: Sequence[LatencyLabel], path: str | os.PathLike[str]) -
 def read_labels(path: str | os.PathLike[str]) -> list[LatencyLabel]:
     r"""Reads a table that :func:`write_labels` wrote.
 
-    Args:
-        path (str or os.PathLike): The CSV file; columns that are not known are ignored.
-
     Raises:
         OSError: If the file cannot be read.
         ValueError: If a column is missing or a value is not what its column holds.

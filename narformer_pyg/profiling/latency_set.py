@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from narformer_pyg._checks import check_integer, check_seed
-from narformer_pyg._files import atomic_write
+from narformer_pyg._files import atomic_write, is_inside
 from narformer_pyg.profiling.families import FAMILIES, generate
 from narformer_pyg.profiling.labels import LabelComparison, compare_labels, read_labels
 from narformer_pyg.profiling.measure import Measurements, measure_to_csv
@@ -119,6 +119,11 @@ def measure_again(
     first = read_labels(labels_csv)
     drawn = np.random.default_rng(seed).permutation(len(first))[:num]
     paths = [Path(folder) / first[i].file for i in sorted(drawn)]
+    outside = [first[i].file for i in drawn if not is_inside(first[i].file)]
+    if outside:
+        raise ValueError(
+            f"Expected 'labels_csv' to name models inside 'folder' (got {outside[0]!r})"
+        )
     missing = [str(path) for path in paths if not path.is_file()]
     if missing:
         raise FileNotFoundError(

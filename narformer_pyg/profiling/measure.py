@@ -214,12 +214,7 @@ def measure_to_csv(
 
 
 def processor_name(provider: str) -> str:
-    r"""Returns the name of the processor behind an execution provider.
-
-    Args:
-        provider (str): The provider: those of CUDA and TensorRT stand for the first GPU, all
-            others for the CPU.
-    """
+    """Returns the name of the processor behind an execution provider."""
     if provider.startswith(("CUDA", "Tensorrt", "NvTensorRt")):
         import torch  # the name of a CPU needs no torch
 

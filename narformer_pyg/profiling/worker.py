@@ -44,13 +44,6 @@ def measure_file(
 ) -> dict[str, Any]:
     r"""Loads one model, warms it up and returns the time of its fastest run.
 
-    Args:
-        path (Path): The ONNX file.
-        provider (str): The execution provider.
-        threads (int): The threads within an operator.
-        seconds (float): The seconds of timed runs.
-        input_shapes (mapping): Shapes of inputs by name, for inputs with open dimensions.
-
     Returns:
         dict: :obj:`latency_ms`, :obj:`runs`, and the columns of a label that describe the model.
 
@@ -111,10 +104,6 @@ def make_inputs(
 
     Floating-point inputs are normally distributed; integers are ones, which are valid as an index,
     a length and a mask.
-
-    Args:
-        declared (sequence): The inputs that ONNX Runtime lists (name, type, shape).
-        input_shapes (mapping): Shapes of inputs by name.
 
     Raises:
         ValueError: If dimensions stay open, a shape contradicts the model, or an input is not a

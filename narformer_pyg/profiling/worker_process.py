@@ -19,11 +19,6 @@ class WorkerProcess:
 
         with WorkerProcess(settings, timeout=300.0) as worker:
             worker.measure(Path("model.onnx"))  # {"latency_ms": 1.3, ...} or {"error": "..."}
-
-    Args:
-        settings (dict): The arguments of :func:`~narformer_pyg.profiling.worker.measure_file`
-            after the path.
-        timeout (float): The seconds that one model may take before the process is killed.
     """
 
     def __init__(self, settings: dict[str, Any], timeout: float) -> None:
@@ -33,9 +28,6 @@ class WorkerProcess:
 
     def measure(self, path: Path) -> dict[str, Any]:
         r"""Returns the answer of the process, or :obj:`{"error": reason}` if it gave none.
-
-        Args:
-            path (Path): The ONNX file.
 
         Raises:
             RuntimeError: If the process cannot even start.

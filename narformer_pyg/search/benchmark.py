@@ -1,4 +1,4 @@
-"""Evaluation by looking up a benchmark's table."""
+"""Evaluation by the table of a benchmark."""
 
 from __future__ import annotations
 
@@ -33,5 +33,4 @@ class NASBench201Evaluation:
 
     def __call__(self, cell: NASBench201Cell) -> dict[str, float]:
         """Returns the labels of a cell, in the units of the dataset."""
-        index = cell.index
-        return {name: values[index] for name, values in self._labels.items()}
+        return {name: values[cell.index] for name, values in self._labels.items()}

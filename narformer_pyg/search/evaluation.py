@@ -1,4 +1,4 @@
-"""One evaluated architecture, and what a whole search has found."""
+"""One evaluated architecture, and the result of a whole search."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ class Evaluation:
     r"""One call of :obj:`evaluate`.
 
     Args:
-        number (int): How many evaluations came before it.
+        number (int): The number of evaluations before it.
         architecture (str): The architecture, as :meth:`SearchSpace.format` writes it.
-        values (dict): What :obj:`evaluate` returned, by name; a plain number is called
+        values (dict): The result of :obj:`evaluate` by name; a plain number is called
             :obj:`"value"`. Empty if it raised.
-        error (str, optional): Why the evaluation does not count: the exception, or which value is
-            not finite. :obj:`None` if all is well.
-        seconds (float): Seconds that :obj:`evaluate` took.
+        error (str, optional): The reason why the evaluation does not count: the exception, or the
+            value that is not finite. :obj:`None` for a good one.
+        seconds (float): Seconds in :obj:`evaluate`.
         search_seconds (float): Seconds that the search took to propose the batch that begins with
-            this architecture; zero for the others.
+            this architecture; zero for the rest of the batch.
     """
 
     number: int
@@ -44,15 +44,14 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class SearchResult:
-    r"""What a search has evaluated.
+    r"""The evaluations of a search.
 
     Args:
         history (list of Evaluation): All evaluations in order, failed ones included.
-        best (Evaluation, optional): The best one, for a search with one objective; the earliest
-            among equals. :obj:`None` if every evaluation failed or there are several objectives.
-        front (list of Evaluation): The evaluations that no other is better than in all objectives.
-        exhausted (bool): Whether the search ended before its budget, as it found no architecture
-            that was not evaluated yet.
+        best (Evaluation, optional): The best one, the earliest among equals. :obj:`None` if every
+            evaluation failed or there are several objectives.
+        front (list of Evaluation): The evaluations that no other dominates.
+        exhausted (bool): Whether the search ended early because it found no new architecture.
     """
 
     history: list[Evaluation]
@@ -67,34 +66,27 @@ class SearchResult:
 
     @property
     def num_failed(self) -> int:
-        """How many evaluations raised or gave values that are not finite."""
+        """The number of evaluations that raised or gave values that are not finite."""
         return sum(not item.ok for item in self.history)
 
 
 def read_values(result: Any, needed: Sequence[str]) -> tuple[dict[str, float], str | None]:
-    r"""Returns what :obj:`evaluate` returned as a dictionary, and why it does not count if so.
-
-    Args:
-        result: A number, or a mapping from names to numbers.
-        needed (sequence of str): The names that the search reads.
+    r"""Returns the result of :obj:`evaluate` as a dictionary, and the reason if it does not count.
 
     Raises:
         TypeError: If the result is neither a number nor a mapping of numbers.
         ValueError: If a needed name is missing.
     """
-    if isinstance(result, Mapping):
-        values = {str(name): _as_float(str(name), value) for name, value in result.items()}
-    else:
-        values = {VALUE: _as_float(VALUE, result)}
+    items = result if isinstance(result, Mapping) else {VALUE: result}
+    values = {str(name): _as_float(str(name), value) for name, value in items.items()}
     missing = [name for name in needed if name not in values]
     if missing:
         raise ValueError(
             f"Expected 'evaluate' to return a value for each objective (got {sorted(values)} "
             f"without {missing}); name the objective after what 'evaluate' returns"
         )
-    wrong = [name for name in needed if not math.isfinite(values[name])]
-    reason = f"{wrong[0]} is {values[wrong[0]]}" if wrong else None
-    return values, reason
+    wrong = [f"{name} is {values[name]}" for name in needed if not math.isfinite(values[name])]
+    return values, wrong[0] if wrong else None
 
 
 def _as_float(name: str, value: Any) -> float:

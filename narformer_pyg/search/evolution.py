@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from narformer_pyg.search.evaluation import VALUE, Evaluation
 from narformer_pyg.search.searcher import Searcher, single_objective
 from narformer_pyg.search.space import Arch, SearchSpace
 
-# Mutations that may give nothing new before a random architecture takes their place.
+# The mutations to try before a random architecture takes their place.
 _MUTATIONS = 100
 
 
@@ -20,19 +20,18 @@ class RegularizedEvolution(Searcher[Arch]):
     r"""Evolution in which the oldest die.
 
     From the `"Regularized Evolution for Image Classifier Architecture Search"
-    <https://arxiv.org/abs/1802.01548>`_ paper: after a random population, each step draws
-    a sample of the population with replacement, mutates the best of the sample, and lets the child
-    take the place of the oldest. So the population is what was evaluated last. Failed evaluations
-    age like others, but are never parents.
+    <https://arxiv.org/abs/1802.01548>`_ paper: after a random population, each step draws a sample
+    of the population with replacement, mutates the best of the sample, and lets the child take the
+    place of the oldest. The population is therefore the latest evaluations. Failed evaluations age
+    too, but are never parents.
 
     Args:
-        space (SearchSpace): Where to search.
+        space (SearchSpace): The space to search.
         objective (str, optional): The name of the value to optimise. (default: :obj:`"value"`, a
             plain number)
         maximize (bool, optional): Whether more is better. (default: :obj:`True`)
-        population_size (int, optional): The number of architectures that live. (default: :obj:`50`)
-        sample_size (int, optional): How many of them compete for being a parent.
-            (default: :obj:`10`)
+        population_size (int, optional): The size of the population. (default: :obj:`50`)
+        sample_size (int, optional): The size of the sample. (default: :obj:`10`)
         unique (bool, optional): Whether a child that was evaluated before is mutated again, which
             saves evaluations; the paper evaluates it once more. (default: :obj:`True`)
         seed (int, optional): Seed of all draws. (default: :obj:`0`)
@@ -41,6 +40,8 @@ class RegularizedEvolution(Searcher[Arch]):
         TypeError: If :obj:`space` is not a search space.
         ValueError: If another argument is wrong.
     """
+
+    setting_names = ("population_size", "sample_size", "unique")
 
     def __init__(
         self,
@@ -61,44 +62,29 @@ class RegularizedEvolution(Searcher[Arch]):
                 "Expected 'sample_size' to be at most 'population_size' "
                 f"(got {sample_size} and {population_size})"
             )
-        if not isinstance(unique, bool):
-            raise ValueError(f"Expected 'unique' to be True or False (got {unique!r})")
-        self.unique = unique
+        self.unique = bool(unique)
 
     @property
-    def least_budget(self) -> tuple[int, str]:
+    def least_budget(self) -> int:
         """The first population."""
-        return self.population_size, "the random architectures of 'population_size'"
-
-    def batch_size_at(self, start: int) -> int:
-        """One at a time."""
-        return 1
-
-    def settings(self) -> dict[str, Any]:
-        """Returns all that determines the proposals."""
-        return {
-            **super().settings(),
-            "population_size": self.population_size,
-            "sample_size": self.sample_size,
-            "unique": self.unique,
-        }
+        return self.population_size
 
     def propose(
         self, history: Sequence[Evaluation], count: int, rng: np.random.Generator
     ) -> list[Arch]:
-        """Mutates the best of a sample of what was evaluated last."""
+        """Mutates the best of a sample of the latest evaluations."""
         seen = self.seen(history) if self.unique else set()
-        children = (self._child(history, seen, rng) for _ in range(count))
-        return [child for child in children if child is not None]
-
-    def _child(
-        self, history: Sequence[Evaluation], seen: set[str], rng: np.random.Generator
-    ) -> Arch | None:
         parents = [item for item in history[-self.population_size :] if item.ok]
-        if len(history) >= self.population_size and parents:
-            sample = [parents[i] for i in rng.integers(len(parents), size=self.sample_size)]
-            best = self.architecture(sample[int(self.scores(sample)[:, 0].argmax())])
-            child = self.draw_new(lambda: self.space.mutate(best, rng), seen, _MUTATIONS)
+        children = []
+        for _ in range(count):
+            child = None
+            if len(history) >= self.population_size and parents:
+                sample = [parents[i] for i in rng.integers(len(parents), size=self.sample_size)]
+                best = self.architecture(sample[int(self.scores(sample)[:, 0].argmax())])
+                draw = functools.partial(self.space.mutate, best, rng)
+                child = self.draw_new(draw, seen, _MUTATIONS)
+            if child is None:
+                child = self.draw_new(lambda: self.space.random(rng), seen)
             if child is not None:
-                return child
-        return self.draw_new(lambda: self.space.random(rng), seen)
+                children.append(child)
+        return children

@@ -32,18 +32,10 @@ def evolve(
 ) -> tuple[list[Arch], np.ndarray]:
     r"""Evolves architectures towards the front of their predictions.
 
-    Children are mutations; parents are chosen by front and crowding distance.
-
-    Args:
-        space (SearchSpace): How to mutate, and what is the same.
-        start (sequence): The first population.
-        predict (callable): Maps architectures to predictions :math:`(n, d)`, larger is better.
-        population_size (int): Size of the later populations.
-        generations (int): Their number, the first one included.
-        rng (numpy.random.Generator): The source of randomness.
+    Children are mutations; front and crowding distance select the parents.
 
     Returns:
-        tuple: All different architectures that were met, and their predictions :math:`(n, d)`.
+        tuple: All different architectures of the evolution, and their predictions :math:`(n, d)`.
     """
     from pymoo.algorithms.moo.nsga2 import NSGA2
     from pymoo.core.crossover import Crossover
@@ -51,7 +43,7 @@ def evolve(
     from pymoo.core.problem import Problem
     from pymoo.optimize import minimize
 
-    # To pymoo an architecture is a number: its place among all that were met.
+    # Pymoo sees an architecture as a number: its place among all that were met.
     visited: list[Arch] = []
     places: dict[str, int] = {}
     predictions: list[np.ndarray] = []

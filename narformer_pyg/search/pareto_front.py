@@ -11,9 +11,6 @@ def non_dominated(scores: ArrayLike) -> list[int]:
 
     A point dominates another if it is at least as good everywhere and better somewhere. Of equal
     points the first one stays.
-
-    Args:
-        scores (array): :math:`(n, d)`, larger is better.
     """
     points = np.asarray(scores, dtype=np.float64)
     if points.ndim != 2:

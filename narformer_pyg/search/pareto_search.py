@@ -21,10 +21,9 @@ class ParetoSearch(PredictorSearcher[Arch]):
     r"""Finds architectures that no other beats in all objectives, such as accuracy and latency.
 
     After a random start, every round trains one predictor of all objectives on the ranks of the
-    evaluations, evolves a population by NSGA-II
-    (`Deb et al., 2002 <https://doi.org/10.1109/4235.996017>`_; pymoo's) on its predictions, and
-    evaluates those architectures that are predicted to add most to the volume that the front
-    dominates.
+    evaluations, evolves a population on its predictions by pymoo's NSGA-II
+    (`Deb et al., 2002 <https://doi.org/10.1109/4235.996017>`_), and evaluates the architectures
+    predicted to add most to the volume that the front dominates.
 
     .. code-block:: python
 
@@ -33,17 +32,14 @@ class ParetoSearch(PredictorSearcher[Arch]):
         [item.values for item in result.front]
 
     Args:
-        space (SearchSpace): Where to search.
+        space (SearchSpace): The space to search.
         objectives (Mapping): :obj:`"max"` or :obj:`"min"` for each of at least two values that
             :obj:`evaluate` returns.
-        initial (int, optional): The number of random architectures at the start, at least 2.
-            (default: :obj:`40`)
-        batch_size (int, optional): Evaluations between two trainings. (default: :obj:`20`)
         population_size (int, optional): The population of NSGA-II. (default: :obj:`100`)
         generations (int, optional): Its generations in each round. (default: :obj:`15`)
-        num_members (int, optional): The number of predictors. (default: :obj:`1`)
-        **kwargs (optional): Recipe, token encoder, model, device and seed, see
-            :class:`~narformer_pyg.search.predictor_search.PredictorSearcher`.
+        **kwargs (optional): Arguments of
+            :class:`~narformer_pyg.search.predictor_search.PredictorSearcher`, whose defaults here
+            are 40 for :obj:`initial`, 20 for :obj:`batch_size` and 1 for :obj:`num_members`.
 
     Raises:
         ImportError: If pymoo, of the extra :obj:`search`, or Lightning is missing.
@@ -51,16 +47,15 @@ class ParetoSearch(PredictorSearcher[Arch]):
         ValueError: If another argument is wrong.
     """
 
+    setting_names = (*PredictorSearcher.setting_names, "population_size", "generations")
+
     def __init__(
         self,
         space: SearchSpace[Arch],
         objectives: Mapping[str, Direction],
         *,
-        initial: int = 40,
-        batch_size: int = 20,
         population_size: int = 100,
         generations: int = 15,
-        num_members: int = 1,
         **kwargs: Any,
     ) -> None:
         check_pymoo()
@@ -69,24 +64,10 @@ class ParetoSearch(PredictorSearcher[Arch]):
                 "Expected 'objectives' to say 'max' or 'min' for at least two values of "
                 f"'evaluate', as in {{'accuracy': 'max', 'latency': 'min'}} (got {objectives!r})"
             )
-        super().__init__(
-            space,
-            dict(objectives),
-            initial=initial,
-            batch_size=batch_size,
-            num_members=num_members,
-            **kwargs,
-        )
+        sizes = {"initial": 40, "batch_size": 20, "num_members": 1}
+        super().__init__(space, dict(objectives), **{**sizes, **kwargs})
         self.population_size = check_integer("population_size", population_size, 2)
         self.generations = check_integer("generations", generations)
-
-    def settings(self) -> dict[str, Any]:
-        """Returns all that determines the proposals."""
-        return {
-            **super().settings(),
-            "population_size": self.population_size,
-            "generations": self.generations,
-        }
 
     def propose_by_predictor(
         self,
@@ -98,16 +79,20 @@ class ParetoSearch(PredictorSearcher[Arch]):
     ) -> list[Arch]:
         """Trains the predictor, evolves a population on it and returns the most promising."""
         self.fit_predictor(good, labels, rng)
-        known = self._start_population(good, labels, rng)
+        # The evaluated front, the next fronts, then random architectures.
+        order = best_fronts(labels, self.population_size // 2)
+        start = [self.architecture(good[i]) for i in order]
+        num_random = max(self.population_size - len(start), self.population_size // 2)
+        start += [self.space.random(rng) for _ in range(num_random)]
         visited, predictions = evolve(
             self.space,
-            known,
+            start,
             lambda architectures: self.predict(architectures).mean(axis=0),
             self.population_size,
             self.generations,
             rng,
         )
-        # What was evaluated is in it too, as it was predicted: errors of level are left out.
+        # Evaluated architectures count as predicted, too, which cancels errors of the level.
         evaluated = np.array([self.space.key(a) in seen for a in visited])
         chosen = choose_by_hypervolume(predictions[evaluated], predictions[~evaluated], count)
         new = [a for a, is_known in zip(visited, evaluated, strict=True) if not is_known]
@@ -115,18 +100,9 @@ class ParetoSearch(PredictorSearcher[Arch]):
         seen.update(self.space.key(a) for a in batch)
         return batch + self.draw_random(seen, count - len(batch), rng)
 
-    def _start_population(
-        self, good: Sequence[Evaluation], labels: np.ndarray, rng: np.random.Generator
-    ) -> list[Arch]:
-        """Returns the evaluated front, then what is behind it, then random architectures."""
-        order = best_fronts(labels, self.population_size // 2)
-        known = [self.architecture(good[i]) for i in order]
-        num_random = max(self.population_size - len(known), self.population_size // 2)
-        return known + [self.space.random(rng) for _ in range(num_random)]
-
 
 def best_fronts(points: np.ndarray, count: int) -> list[int]:
-    """Returns the points of whole fronts, the best one first, until there are ``count``."""
+    """Returns the points of whole fronts, the best one first, at least ``count`` of them."""
     left = list(range(len(points)))
     out: list[int] = []
     while left and len(out) < count:
@@ -137,15 +113,10 @@ def best_fronts(points: np.ndarray, count: int) -> list[int]:
 
 
 def choose_by_hypervolume(known: np.ndarray, new: np.ndarray, count: int) -> list[int]:
-    r"""Chooses new points, one after the other, that add most to the volume dominated.
+    r"""Chooses new points, one after the other, that add most to the dominated volume.
 
-    Values are replaced by their ranks among all points, so that no unit counts more than another.
-    Where nothing is added, points of the best fronts are taken.
-
-    Args:
-        known (numpy.ndarray): Points that are there already: :math:`(m, d)`, larger is better.
-        new (numpy.ndarray): Points to choose from: :math:`(n, d)`.
-        count (int): How many to choose; all are if there are no more.
+    Ranks among all points replace values, so that no unit counts more than another. Points that add
+    nothing follow in the order of their fronts.
     """
     ranks = rank_labels(np.concatenate([known, new]).astype(np.float64))
     reference = np.ones(ranks.shape[1])
@@ -153,7 +124,7 @@ def choose_by_hypervolume(known: np.ndarray, new: np.ndarray, count: int) -> lis
     front = front[non_dominated(front)]
     points = ranks[len(known) :]
 
-    # What is behind so many other points is not worth the computation.
+    # Points behind so many others are not worth the computation.
     candidates = best_fronts(points, 3 * count)
 
     chosen: list[int] = []

@@ -15,7 +15,7 @@ class RandomSearch(Searcher[Arch]):
     r"""Evaluates random architectures, each at most once: the baseline.
 
     Args:
-        space (SearchSpace): Where to search.
+        space (SearchSpace): The space to search.
         objective (str, optional): The name of the value to optimise. (default: :obj:`"value"`, a
             plain number)
         maximize (bool, optional): Whether more is better. (default: :obj:`True`)
@@ -35,15 +35,6 @@ class RandomSearch(Searcher[Arch]):
         seed: int = 0,
     ) -> None:
         super().__init__(space, single_objective(objective, maximize), seed)
-
-    @property
-    def least_budget(self) -> tuple[int, str]:
-        """One evaluation."""
-        return 1, "one evaluation"
-
-    def batch_size_at(self, start: int) -> int:
-        """One at a time."""
-        return 1
 
     def propose(
         self, history: Sequence[Evaluation], count: int, rng: np.random.Generator

@@ -1,4 +1,4 @@
-"""What all searches share: the loop over evaluations, the log and resuming."""
+"""The base class of searches: the loop over evaluations, the log and resuming."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Generic, Literal, TypeAlias
+from contextlib import nullcontext
+from typing import Any, ClassVar, Generic, Literal, TypeAlias
 
 import numpy as np
 
@@ -22,29 +23,35 @@ log = logging.getLogger(__name__)
 Evaluate: TypeAlias = Callable[[Any], "float | Mapping[str, float]"]
 Direction: TypeAlias = Literal["max", "min"]
 
-# Draws in a row that may give nothing new before a space counts as exhausted.
+# Draws in a row without a new architecture after which a space counts as exhausted.
 MAX_TRIES = 1000
 
 
 class Searcher(ABC, Generic[Arch]):
     r"""Base class of searches.
 
-    A search is a function from what has been evaluated to what to evaluate next: subclasses say in
-    :meth:`propose`, and keep no state of their own. All random numbers of a batch come from the
-    seed and from how many evaluations came before. So a search that is resumed from its log goes
-    on exactly as it would have without the break, and one with a larger budget begins like one
-    with a smaller budget.
+    A search maps the evaluations so far to the architectures to evaluate next: subclasses implement
+    :meth:`propose` and keep no state. All random numbers of a batch come from the seed and the
+    number of evaluations before it. A search resumed from its log therefore continues as if it had
+    never stopped, and a larger budget extends the search of a smaller one.
 
     Args:
-        space (SearchSpace): Where to search.
+        space (SearchSpace): The space to search.
         objectives (Mapping): :obj:`"max"` or :obj:`"min"` for the name of each value of
             :obj:`evaluate` to optimise.
-        seed (int): Seed of everything that is drawn.
+        seed (int): Seed of all draws.
 
     Raises:
         TypeError: If :obj:`space` is not a search space.
         ValueError: If an argument is wrong.
     """
+
+    #: The attributes that determine the proposals, besides space, objectives and seed.
+    setting_names: ClassVar[tuple[str, ...]] = ()
+    #: The size of the first batch; without one, all batches have :attr:`batch_size`.
+    initial = 0
+    #: The size of a batch of proposals.
+    batch_size = 1
 
     def __init__(
         self, space: SearchSpace[Arch], objectives: Mapping[str, Direction], seed: int
@@ -58,37 +65,34 @@ class Searcher(ABC, Generic[Arch]):
                     f"for {name!r})"
                 )
         self.seed = check_seed(seed)
-        # Parsing and canonical forms of what was evaluated, which every proposal asks for again.
+        # Architectures and keys of evaluations, which every proposal needs again.
         self._parsed: dict[str, tuple[Arch, str]] = {}
 
     @abstractmethod
     def propose(
         self, history: Sequence[Evaluation], count: int, rng: np.random.Generator
     ) -> list[Arch]:
-        r"""Returns what to evaluate next.
+        r"""Returns the next architectures to evaluate.
 
         Args:
             history (sequence of Evaluation): All evaluations so far.
-            count (int): How many architectures to return; fewer end the search.
+            count (int): The number of architectures to return; fewer end the search.
             rng (numpy.random.Generator): The source of randomness.
         """
 
-    @abstractmethod
-    def batch_size_at(self, start: int) -> int:
-        """Returns the size of the batch that begins after :obj:`start` evaluations."""
-
     @property
-    @abstractmethod
-    def least_budget(self) -> tuple[int, str]:
-        """The smallest budget that makes sense, and what it follows from."""
+    def least_budget(self) -> int:
+        """The smallest useful budget: the first batch and one more."""
+        return self.initial + self.batch_size
 
     def settings(self) -> dict[str, Any]:
-        """Returns all that determines the proposals, in values that JSON knows."""
+        """Returns all that determines the proposals, in values that JSON has."""
         return {
             "search": type(self).__name__,
             "space": self.space.name,
             "objectives": self.objectives,
             "seed": self.seed,
+            **{name: getattr(self, name) for name in self.setting_names},
         }
 
     def run(
@@ -99,56 +103,61 @@ class Searcher(ABC, Generic[Arch]):
         log: str | os.PathLike[str] | None = None,
         callback: Callable[[Evaluation], None] | None = None,
     ) -> SearchResult:
-        r"""Searches until so many architectures are evaluated.
+        r"""Searches until the budget is used up.
 
         Args:
             evaluate (callable): Maps an architecture to a number, or to a dictionary of numbers. If
-                it raises an exception or an objective is not finite, this is recorded with its
-                reason and the search goes on; the evaluation counts.
+                it raises, or an objective is not finite, the search records the reason and
+                continues; the evaluation counts.
             budget (int): The number of evaluations, those in :obj:`log` included.
-            log (str or os.PathLike, optional): A file to which each evaluation is written when it
-                is done. If the file is there already, the search goes on from it.
-                (default: :obj:`None`)
+            log (str or os.PathLike, optional): A file that receives each evaluation. If it exists,
+                the search resumes from it. (default: :obj:`None`)
             callback (callable, optional): Called with each new evaluation.
                 (default: :obj:`None`)
 
         Raises:
             TypeError: If :obj:`evaluate` cannot be called or returns something else.
-            ValueError: If :obj:`budget` is too small, :obj:`log` is damaged or of another search,
-                or :obj:`evaluate` returns no value for an objective.
+            ValueError: If :obj:`budget` is too small, :obj:`log` is in use, damaged or of another
+                search, or :obj:`evaluate` returns no value for an objective.
         """
         if not callable(evaluate):
             raise TypeError(
                 f"Expected 'evaluate' to be a function of an architecture (got {evaluate!r})"
             )
         check_integer("budget", budget)
-        least, reason = self.least_budget
-        if budget < least:
-            raise ValueError(f"Expected 'budget' to be at least {least}, {reason} (got {budget})")
-        file = None if log is None else EvaluationLog(log, self.settings())
-        history = [] if file is None else file.history
-        exhausted = False
-
-        start = 0
-        while len(history) < budget and not exhausted:
-            while start + self.batch_size_at(start) <= len(history):
-                start += self.batch_size_at(start)
-            count = self.batch_size_at(start)
-            clock = time.perf_counter()
-            # The whole batch, whatever the budget: a larger one then goes on with the rest of it.
-            batch = self.propose(history[:start], count, np.random.default_rng([self.seed, start]))
-            search_seconds = time.perf_counter() - clock
-            exhausted = len(batch) < count
-            for architecture in self._remaining(batch, history[start:])[: budget - len(history)]:
-                evaluation = self._evaluate(evaluate, architecture, len(history), search_seconds)
-                search_seconds = 0.0
-                if file is not None:
-                    file.append(evaluation)
-                history.append(evaluation)
-                if callback is not None:
-                    callback(evaluation)
-            start += count
+        if budget < self.least_budget:
+            raise ValueError(
+                f"Expected 'budget' to be at least {self.least_budget} for {self} (got {budget})"
+            )
+        with nullcontext() if log is None else EvaluationLog(log, self.settings()) as file:
+            history = [] if file is None else file.history
+            exhausted = False
+            start = 0
+            while len(history) < budget and not exhausted:
+                while start + self._count(start) <= len(history):
+                    start += self._count(start)
+                count = self._count(start)
+                clock = time.perf_counter()
+                # The whole batch, whatever the budget: a larger one continues with its rest.
+                rng = np.random.default_rng([self.seed, start])
+                batch = self.propose(history[:start], count, rng)
+                search_seconds = time.perf_counter() - clock
+                exhausted = len(batch) < count
+                left = self._remaining(batch, history[start:])[: budget - len(history)]
+                for architecture in left:
+                    item = self._evaluate(evaluate, architecture, len(history), search_seconds)
+                    search_seconds = 0.0
+                    if file is not None:
+                        file.append(item)
+                    history.append(item)
+                    if callback is not None:
+                        callback(item)
+                start += count
         return self.result(history, exhausted and len(history) < budget)
+
+    def _count(self, start: int) -> int:
+        """Returns the size of the batch that begins after :obj:`start` evaluations."""
+        return self.initial if start < self.initial else self.batch_size
 
     def result(self, history: Iterable[Evaluation], exhausted: bool = False) -> SearchResult:
         """Returns the best of some evaluations and their Pareto front."""
@@ -168,7 +177,7 @@ class Searcher(ABC, Generic[Arch]):
         return np.array(rows, dtype=np.float64).reshape(-1, len(sign)) * sign
 
     def architecture(self, evaluation: Evaluation) -> Arch:
-        """Returns what was evaluated."""
+        """Returns the architecture of an evaluation."""
         return self._parse(evaluation)[0]
 
     def seen(self, history: Iterable[Evaluation]) -> set[str]:
@@ -206,15 +215,15 @@ class Searcher(ABC, Generic[Arch]):
         return [architecture for architecture in drawn if architecture is not None]
 
     def _remaining(self, batch: list[Arch], done: Sequence[Evaluation]) -> list[Arch]:
-        """Returns what of a batch is not evaluated yet, when a search is resumed within it."""
+        """Returns the part of a batch that is left when a search resumes within it."""
         texts = [self.space.format(architecture) for architecture in batch]
         logged = [item.architecture for item in done]
         if texts[: len(logged)] == logged:
             return batch[len(logged) :]
         # Other library versions or threads can move a prediction in its last digit.
         log.warning(
-            "The log holds other proposals than this machine makes (first difference in the batch "
-            "after evaluation %d); the search goes on, but not as it would have without the break",
+            "The log holds other proposals than this machine makes (first in the batch after "
+            "evaluation %d); the search goes on, but differs from one without the break",
             done[0].number,
         )
         left = [a for a, text in zip(batch, texts, strict=True) if text not in logged]
@@ -224,15 +233,14 @@ class Searcher(ABC, Generic[Arch]):
         self, evaluate: Evaluate, architecture: Arch, number: int, search_seconds: float
     ) -> Evaluation:
         values: dict[str, float] = {}
-        result: Any = None
         clock = time.perf_counter()
         try:
             result = evaluate(architecture)
-            error = None
         except Exception as exception:
-            error = f"{type(exception).__name__}: {exception}"
-        seconds = time.perf_counter() - clock
-        if error is None:
+            error: str | None = f"{type(exception).__name__}: {exception}"
+            seconds = time.perf_counter() - clock
+        else:
+            seconds = time.perf_counter() - clock
             values, error = read_values(result, list(self.objectives))
         if error is not None:
             log.warning("Evaluation %d failed (%s)", number, error)

@@ -1,4 +1,4 @@
-"""What a search needs to know of a search space."""
+"""The interface of search spaces, and the spaces of cells."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class SearchSpace(Protocol[Arch]):
     :mod:`narformer_pyg.spaces`.
     """
 
-    #: What the space is called in logs.
+    #: The name of the space in logs.
     name: str
 
     def random(self, rng: np.random.Generator) -> Arch:
@@ -31,7 +31,7 @@ class SearchSpace(Protocol[Arch]):
         """Returns the architectures one small change away, or some of them; may be empty."""
 
     def key(self, architecture: Arch) -> str:
-        """Returns a text that is the same for architectures that are the same network."""
+        """Returns a text that equals that of every architecture with the same network."""
 
     def to_data(self, architecture: Arch) -> Data:
         """Returns the architecture as the graph that the predictor reads."""
@@ -51,8 +51,7 @@ class CellSpace(Generic[Arch]):
         space = CellSpace(NASBench201Cell)
         cell = space.random(np.random.default_rng(0))
 
-    A space without a table of labels is searched with a function of yours, which trains, measures
-    or counts:
+    Without a table of labels, pass a function of yours that trains, measures or counts:
 
     .. code-block:: python
 
@@ -64,8 +63,8 @@ class CellSpace(Generic[Arch]):
 
     Args:
         cell_class (type): A class with :obj:`random`, :obj:`from_str`, :obj:`mutate`,
-            :obj:`neighbors`, :obj:`canonical` and :obj:`to_data`, whose :obj:`str` is what
-            :obj:`from_str` reads, for instance :class:`~narformer_pyg.spaces.NASBench201Cell`.
+            :obj:`neighbors`, :obj:`canonical` and :obj:`to_data`, where :obj:`from_str` reads
+            :obj:`str`; for instance :class:`~narformer_pyg.spaces.NASBench201Cell`.
 
     Raises:
         TypeError: If the class lacks one of them.

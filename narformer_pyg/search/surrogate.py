@@ -1,4 +1,4 @@
-"""The predictor inside a search: an ensemble that is trained on what has been evaluated."""
+"""The predictors inside a search: an ensemble trained on the evaluations."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import nn
 from torch_geometric.data import Data
 
 from narformer_pyg._checks import resolve_device
 from narformer_pyg.loader import DeviceLoader
-from narformer_pyg.nn import CellTokenEncoder
 from narformer_pyg.nn.models import create_model, list_models
 from narformer_pyg.predictor import ArchitecturePredictor
 
@@ -21,16 +20,16 @@ if TYPE_CHECKING:
     from narformer_pyg.training import Recipe
 
 
-#: The share of the evaluations that each of several members is trained on. What a few of them
-#: suggest, some members then doubt: they disagree where little is known.
-SHARE = 0.8
+# The share of the evaluations that each of several members is trained on. Members then disagree
+# where few evaluations are.
+_SHARE = 0.8
 
 
 def search_recipe() -> Recipe:
     r"""Returns the training of the predictor inside a search.
 
-    Half a second on one CPU core for a hundred cells. Searches look at the order only, so the loss
-    is that of the order of pairs. Chosen by searches with other seeds than those reported.
+    Half a second on one CPU core for a hundred cells. Searches need the order only, hence the
+    pairwise ranking loss. Chosen by searches with other seeds than those reported.
     """
     from narformer_pyg.training import Recipe
 
@@ -46,22 +45,11 @@ def search_recipe() -> Recipe:
     )
 
 
-def check_recipe(recipe: Any) -> None:
-    """Raises a :class:`ValueError` unless ``recipe`` is one."""
-    from narformer_pyg.training import Recipe
-
-    if not isinstance(recipe, Recipe):
-        raise ValueError(
-            "Expected 'recipe' to be a Recipe, for instance dataclasses.replace(search_recipe(), "
-            f"epochs=50) (got {recipe!r})"
-        )
-
-
 def rank_labels(scores: np.ndarray) -> np.ndarray:
     r"""Returns the ranks of scores, spread between 1 and 2: float32, as :obj:`scores`.
 
-    Objectives of any unit, sign and spread become labels that a predictor can be trained on, and
-    failed networks, which are far below all others, do not dominate. Equal scores have equal ranks.
+    Labels of any unit, sign and spread become fit for training, and failed networks far below all
+    others do not dominate. Equal scores have equal ranks.
 
     Args:
         scores (numpy.ndarray): :math:`(n, T)`, larger is better; ranked within each column.
@@ -77,48 +65,32 @@ def rank_labels(scores: np.ndarray) -> np.ndarray:
 class EnsemblePredictor:
     r"""Predictors that differ in their initial parameters and the order of their batches.
 
-    Each is trained from the start in every round: what is proposed then depends on what has been
-    evaluated and on nothing else.
-
-    Args:
-        num_members (int): The number of predictors.
-        num_targets (int): The number of objectives.
-        recipe (Recipe): How each is trained, and the size of its model.
-        token_encoder (torch.nn.Module): Reads the graphs.
-        model (str): A name that :func:`~narformer_pyg.nn.models.create_model` knows.
-        device (str): Where to train and predict.
+    Every round trains them from the start: proposals depend on the evaluations and nothing else.
     """
 
     def __init__(
-        self,
-        num_members: int,
-        num_targets: int,
-        recipe: Recipe,
-        token_encoder: CellTokenEncoder,
-        model: str = "narformer_v2",
-        device: str = "cpu",
+        self, num_targets: int, recipe: Recipe, token_encoder: nn.Module, model: str, device: str
     ) -> None:
+        from narformer_pyg.training import Recipe
+
         if model not in list_models():
             raise ValueError(
                 f"Expected 'model' to be among {', '.join(list_models())} (got {model!r})"
             )
-        check_recipe(recipe)
-        self.num_members = num_members
+        if not isinstance(recipe, Recipe):
+            raise ValueError(
+                "Expected 'recipe' to be a Recipe, for instance "
+                f"dataclasses.replace(search_recipe(), epochs=50) (got {recipe!r})"
+            )
         self.num_targets = num_targets
         self.recipe = recipe
-        self.token_encoder = token_encoder
+        self.token_encoder: Any = token_encoder
         self.model = model
-        self.device = str(resolve_device(device))
+        self.device = resolve_device(device)
         self.members: list[ArchitecturePredictor] = []
 
     def fit(self, graphs: Sequence[Data], labels: np.ndarray, seeds: Sequence[int]) -> None:
-        r"""Trains all members.
-
-        Args:
-            graphs (sequence of Data): What has been evaluated.
-            labels (numpy.ndarray): Positive labels :math:`(n, T)`.
-            seeds (sequence of int): One seed for each member.
-        """
+        """Trains one member a seed."""
         from narformer_pyg.training import fit
 
         train_set = []
@@ -127,30 +99,25 @@ class EnsemblePredictor:
             data.y = y.unsqueeze(0)
             train_set.append(data)
         self.members = []
-        device = torch.device(self.device)
         # The caller's random numbers stay as they are.
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
             for seed in seeds:
                 torch.manual_seed(seed)
                 subset = train_set
                 if len(seeds) > 1:
-                    kept = torch.randperm(len(train_set))[: max(2, round(SHARE * len(train_set)))]
+                    kept = torch.randperm(len(train_set))[: max(2, round(_SHARE * len(train_set)))]
                     subset = [train_set[i] for i in kept.sort().values.tolist()]
                 arguments: dict[str, Any] = {"out_channels": self.num_targets, **self.recipe.model}
                 network = create_model(self.model, self.token_encoder.out_channels, **arguments)
                 member = ArchitecturePredictor(copy.deepcopy(self.token_encoder), network)
                 fit(
-                    member,
-                    subset,
-                    self.recipe,
-                    seed=seed,
-                    device=self.device,
-                    progress=False,
-                )
+                    member, subset, self.recipe,
+                    seed=seed, device=str(self.device), progress=False,
+                )  # fmt: skip
                 self.members.append(member)
 
     @torch.no_grad()
-    def predict(self, graphs: Sequence[Data]) -> Tensor:
+    def predict(self, graphs: Sequence[Data]) -> np.ndarray:
         r"""Returns the predictions of all members: float32, :math:`(members, n, T)`."""
         # Collated once for all members, which `ArchitecturePredictor.predict` would do for each.
         loader = DeviceLoader(list(graphs), 1024, device=self.device, seed=0)
@@ -158,4 +125,4 @@ class EnsemblePredictor:
         for member in self.members:
             member.to(self.device).eval()
             out.append(torch.cat([member(batch).float() for batch in loader]).cpu())
-        return torch.stack(out)
+        return torch.stack(out).numpy()

@@ -30,9 +30,6 @@ class Relabelled(NamedTuple):
 class LabelledDAG:
     """A directed acyclic graph in plain Python, its nodes in topological order.
 
-    Args:
-        data (Data): The graph.
-
     Raises:
         ValueError: If an edge does not point to a node of higher id, or there is an attribute
             besides :obj:`edge_index` that holds node ids.

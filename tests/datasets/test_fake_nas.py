@@ -65,12 +65,6 @@ def test_seed() -> None:
     assert ops(FakeNAS(200, seed=1))[:100] == ops(FakeNAS(100, seed=1))
 
 
-def test_single_graph() -> None:
-    dataset = FakeNAS(num_graphs=1)
-    assert len(dataset) == 1
-    assert torch.equal(dataset[0].op, FakeNAS(num_graphs=2)[0].op)
-
-
 @pytest.mark.filterwarnings("error")
 def test_batch_and_transform() -> None:
     def double(data: Data) -> Data:
@@ -101,12 +95,3 @@ def test_batch_and_transform() -> None:
 def test_values_are_checked(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         FakeNAS(**arguments)
-
-
-@pytest.mark.parametrize(
-    "name", ["num_graphs", "num_nodes", "num_operations", "num_targets", "seed"]
-)
-@pytest.mark.parametrize("value", [2.0, True, "3", None])
-def test_types_are_checked(name: str, value: object) -> None:
-    with pytest.raises(ValueError, match=rf"'{name}' to be a.* integer.* \(got {value!r}\)"):
-        FakeNAS(**{name: value})  # type: ignore[arg-type]

@@ -22,7 +22,6 @@ from narformer_pyg.convert import from_onnx
 from narformer_pyg.datasets import ONNXLatency, _onnx_conversion, onnx_latency
 from narformer_pyg.datasets._model_folder import open_models
 from narformer_pyg.datasets.split import draw_in_groups
-from narformer_pyg.loader import DeviceLoader
 from narformer_pyg.profiling.families import FAMILIES as GENERATORS
 
 Lines = list[dict[str, str]]
@@ -64,14 +63,6 @@ def test_graphs_are_those_of_the_converter(shared: tuple[Path, Lines], labels: P
     assert subset.copy().files == dataset.copy([7, 2]).files == subset.files
     with pytest.raises(ValueError, match=r"'name' to be 'latency_ms' \(got 'accuracy'\)"):
         dataset.labels("accuracy")
-
-
-def test_loader_cuts_the_same_batches(shared: tuple[Path, Lines], labels: Path) -> None:
-    dataset = load(shared[0], labels)
-    batch = next(iter(DeviceLoader(dataset[[3, 1]], batch_size=2)))
-    assert batch.vocabulary == ["onnx", "onnx"]
-    assert torch.equal(batch.y, dataset.labels()[[3, 1]].view(2, 1))
-    assert torch.equal(batch.static, torch.cat([dataset[3].static, dataset[1].static]))
 
 
 def test_processes_convert_as_one_does(shared: tuple[Path, Lines], labels: Path) -> None:
@@ -363,6 +354,8 @@ class TestErrors:
             ({"latency_ms": "1e-60"}, r"line 2 of labels.csv .*\(got 1e-60\)"),
             ({"latency_ms": "fast"}, r"line 2 of labels.csv to be a number \(got 'fast'\)"),
             ({"file": ""}, r"'file' in line 2 of labels.csv"),
+            ({"file": "../plain_0.onnx"}, r"'file' in line 2 .*'models' \(got '\.\./plain_0"),
+            ({"file": "/tmp/plain_0.onnx"}, r"'file' in line 2 .*'models' \(got '/tmp"),
             ({"input_shapes": "x=3"}, r"'input_shapes' in line 2 .*\(got 'x=3'\)"),
         ],
     )

@@ -7,10 +7,8 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch_geometric.data import Data
 
-from narformer_pyg.loader import DeviceLoader, PairedBatchSampler
-from narformer_pyg.transforms import augment
+from narformer_pyg.loader import PairedBatchSampler
 
 
 def halves(batch: Tensor, num_graphs: int) -> tuple[list[int], list[int]]:
@@ -48,21 +46,6 @@ class TestPairedBatchSampler:
         sampler = PairedBatchSampler(5, 2, shuffle=False)
         for _ in range(2):
             assert [batch.tolist() for batch in sampler] == [[0, 1, 5, 6], [2, 3, 7, 8], [4, 9]]
-
-    def test_with_augmented_dataset(self) -> None:
-        edge_index = torch.tensor([[0, 0, 1, 2], [1, 2, 3, 3]])
-        graphs = [
-            Data(op=torch.tensor([0, i, i + 1, 9]), edge_index=edge_index, id=i, num_nodes=4)
-            for i in range(1, 7)
-        ]
-        sampler = PairedBatchSampler(6, 4, num_copies=2)
-        loader = DeviceLoader(graphs + augment(graphs, num_copies=2), batch_sampler=sampler)
-        assert len(loader) == 2
-        for batch in loader:
-            ids, copies = batch.id.chunk(2)
-            assert torch.equal(ids, copies)
-            ops, new = batch.op.view(-1, 4).chunk(2)
-            assert torch.equal(new, ops[:, [0, 2, 1, 3]])
 
     @pytest.mark.parametrize("name", ["num_graphs", "batch_size", "num_copies"])
     @pytest.mark.parametrize("value", [0, -1, 1.0, True, "1"])

@@ -33,30 +33,6 @@ class TestVariantBatchSampler:
         sampler = VariantBatchSampler([1, 1, 1], 2, shuffle=False)
         assert [batch.tolist() for batch in sampler] == [[0, 1], [2]]
 
-    def test_seed(self) -> None:
-        def ids(seed: int) -> list[list[int]]:
-            return [batch.tolist() for batch in VariantBatchSampler(NUM_VARIANTS, 2, seed=seed)]
-
-        assert ids(0) == ids(0) != ids(1)
-
-    @pytest.mark.parametrize("done", [0, 1, 2, 3, 5])
-    def test_resume(self, done: int) -> None:
-        def batches(sampler: VariantBatchSampler) -> list[list[int]]:
-            return [batch.tolist() for _ in range(3) for batch in sampler]
-
-        whole = batches(VariantBatchSampler(NUM_VARIANTS, 2, seed=3))
-        sampler = VariantBatchSampler(NUM_VARIANTS, 2, seed=3)
-        seen: list[list[int]] = []
-        while len(seen) < done:
-            for batch in sampler:
-                seen.append(batch.tolist())
-                if len(seen) == done:
-                    break
-        other = VariantBatchSampler(NUM_VARIANTS, 2, seed=99)
-        other.load_state_dict(sampler.state_dict())
-        rest = batches(other)
-        assert seen + rest[: len(whole) - done] == whole
-
     def test_processes_draw_parts_of_the_same_batches(self) -> None:
         samplers = [VariantBatchSampler([2] * 8, 2, seed=5) for _ in range(2)]
         for rank, sampler in enumerate(samplers):

@@ -57,6 +57,11 @@ def test_set_and_repetition(tmp_path: Path) -> None:
     assert result.mape == pytest.approx(expected_mape(labels, repeated))
     with pytest.raises(ValueError, match="'out_csv' to be another file"):
         measure_again(first, folder, first)
+    text = first.read_text("utf-8")
+    first.write_text(text.replace("mnasnet_00001.onnx", "../nets/mnasnet_00001.onnx"), "utf-8")
+    with pytest.raises(ValueError, match=r"models inside 'folder' \(got '\.\./nets/mnasnet"):
+        measure_again(first, folder, second)
+    first.write_text(text, "utf-8")
     (folder / "mnasnet_00001.onnx").unlink()
     with pytest.raises(FileNotFoundError, match=r"1 of 3 missing.*mnasnet_00001.onnx"):
         measure_again(first, folder, second, num=100)

@@ -31,6 +31,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
         log.append(item)
         # It is on the disk at once, one line each.
         assert len(path.read_text("utf-8").splitlines()) == item.number + 2
+    log.close()
     again = EvaluationLog(path, {"seed": 1, "sizes": [1, 2]}).history
     assert again[:2] == items[:2]
     assert again[2].values["other"] == -math.inf
@@ -39,62 +40,47 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
         json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
 
 
-@pytest.mark.parametrize("kept", [1, 10, -1])
-def test_a_cut_last_line_is_dropped(
-    kept: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    path = tmp_path / "search.jsonl"
-    log = EvaluationLog(path, {})
-    for number in range(3):
-        log.append(entry(number))
-    lines = path.read_bytes().splitlines(keepends=True)
-    path.write_bytes(b"".join(lines[:3]) + lines[3][:kept])
-    with caplog.at_level(logging.WARNING):
-        log = EvaluationLog(path, {})
-    assert "cut off" in caplog.text
-    assert log.history == [entry(0), entry(1)]
-    assert path.read_bytes() == b"".join(lines[:3])
-    log.append(entry(2))
-    assert path.read_bytes() == b"".join(lines)
-
-
-def test_a_file_cut_within_its_first_line_is_new(tmp_path: Path) -> None:
-    path = tmp_path / "search.jsonl"
-    EvaluationLog(path, {"seed": 1})
-    whole = path.read_bytes()
-    path.write_bytes(whole[:15])
-    assert EvaluationLog(path, {"seed": 1}).history == []
-    assert path.read_bytes() == whole
-
-
 @pytest.mark.parametrize("line", ["{}", "[1]", "not JSON", '{"number": 7}', "null"])
 def test_damage_before_the_last_line(line: str, tmp_path: Path) -> None:
     path = tmp_path / "search.jsonl"
-    log = EvaluationLog(path, {})
-    log.append(entry(0))
+    with EvaluationLog(path, {}) as log:
+        log.append(entry(0))
     content = path.read_text("utf-8")
     path.write_text(content.replace(content.splitlines()[1], line), "utf-8")
     before = path.read_bytes()
-    with pytest.raises(ValueError, match=r"Expected 'log' .*line 2 is not evaluation 0"):
+    with pytest.raises(ValueError, match=r"journal of a search .*line 2 is not"):
         EvaluationLog(path, {})
     assert path.read_bytes() == before
 
 
-@pytest.mark.parametrize("content", [b"\x80\x81\n", b"a,b\n1,2\n", b'{"format": "other"}\n'])
-def test_another_file_is_not_touched(content: bytes, tmp_path: Path) -> None:
-    path = tmp_path / "labels.csv"
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"Expected 'log' to be a file that a search has written"):
-        EvaluationLog(path, {})
-    assert path.read_bytes() == content
+def test_another_file_is_not_touched(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("one line without an end", "utf-8")
+    with pytest.raises(ValueError, match=r"notes.txt' to be the journal of a search"):
+        RandomSearch(SPACE).run(value, 3, log=path)
+    assert path.read_text("utf-8") == "one line without an end"
+
+
+def test_two_searches_do_not_share_a_log(tmp_path: Path) -> None:
+    path = tmp_path / "search.jsonl"
+
+    def starts_another(word: str) -> float:
+        with pytest.raises(ValueError, match=r"Expected .*to be free .*another search writes to"):
+            RandomSearch(SPACE).run(value, 3, log=path)
+        return value(word)
+
+    RandomSearch(SPACE).run(starts_another, 3, log=path)
+    assert len(RandomSearch(SPACE).run(value, 5, log=path).history) == 5
 
 
 def test_a_log_of_another_search(tmp_path: Path) -> None:
     path = tmp_path / "search.jsonl"
     RandomSearch(SPACE, seed=1).run(value, 3, log=path)
-    with pytest.raises(ValueError, match=r"Expected 'log' .*differs in seed: 1 there, 2 here"):
+    with pytest.raises(
+        ValueError, match=r"settings of the unfinished search .*seed: 1 then, 2 now"
+    ):
         RandomSearch(SPACE, seed=2).run(value, 3, log=path)
-    with pytest.raises(ValueError, match=r"search: 'RandomSearch' there, 'RegularizedEvolution'"):
+    with pytest.raises(ValueError, match=r"search: 'RandomSearch' then, 'RegularizedEvolution'"):
         RegularizedEvolution(SPACE, seed=1).run(value, 60, log=path)
 
 
@@ -113,12 +99,11 @@ def test_other_proposals_in_the_log_are_kept(
 ) -> None:
     path = tmp_path / "search.jsonl"
     settings = RandomSearch(SPACE).settings()
-    log = EvaluationLog(path, settings)
-    log.append(entry(0, architecture="ccccccccc", values={"value": value("ccccccccc")}))
+    with EvaluationLog(path, settings) as log:
+        log.append(entry(0, architecture="ccccccccc", values={"value": value("ccccccccc")}))
 
     class Batches(RandomSearch[str]):
-        def batch_size_at(self, start: int) -> int:
-            return 4
+        batch_size = 4
 
         def settings(self) -> dict[str, Any]:
             return settings

@@ -40,15 +40,6 @@ def test_against_slow_references(dimensions: int) -> None:
         assert hypervolume(points, reference) == pytest.approx(slow_volume(points, reference))
 
 
-def test_agrees_with_pymoo() -> None:
-    from pymoo.indicators.hv import HV
-
-    points = np.random.default_rng(0).random((60, 3))
-    assert hypervolume(points, [0.1, 0.2, 0.0]) == pytest.approx(
-        float(HV(ref_point=np.array([-0.1, -0.2, 0.0]))(-points)), rel=1e-9
-    )
-
-
 def test_nothing_above_the_reference() -> None:
     assert hypervolume(np.empty((0, 2)), [0.0, 0.0]) == 0.0
     assert hypervolume([[1.0, -1.0], [0.0, 5.0]], [0.0, 0.0]) == 0.0

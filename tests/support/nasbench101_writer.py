@@ -99,7 +99,7 @@ def record(
         evaluation(epochs / 2, time / 2, 0.2, 0.2, 0.2, "/path/model.ckpt-1"),
         evaluation(float(epochs), time, train, valid, test, "/path/model.ckpt-2"),
     ]
-    message = metrics(evaluations, cell.num_parameters(), 1.5 * time)
+    message = metrics(evaluations, 1_000_000, 1.5 * time)
     return json.dumps(
         [
             cell.module_hash,

@@ -23,13 +23,7 @@ from narformer_pyg.profiling.families.transformer import vit
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    r"""A family of networks: its builder and the range of its sizes.
-
-    Args:
-        build (callable): Draws a network into a builder and returns its output.
-        resolutions (tuple of int): The heights and widths of input images to choose from.
-        widths (tuple of float): The least and largest factor for all channels.
-    """
+    """A family: a function that draws a network, sizes of images, and factors for channels."""
 
     build: Callable[[GraphBuilder], Value]
     resolutions: tuple[int, ...]

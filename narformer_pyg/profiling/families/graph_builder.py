@@ -34,11 +34,6 @@ class GraphBuilder:
     operators that only exist in training are absent. Weights are initialisers with :obj:`dims` and
     no data, so that a network takes kilobytes: :func:`~narformer_pyg.profiling.materialize` fills
     them. Constants that an operator needs as a value (target shapes, clip limits) hold their data.
-
-    Args:
-        rng (numpy.random.Generator): The source of all choices.
-        resolution (int): Height and width of the input image.
-        width (float): A factor for the channels of all layers.
     """
 
     def __init__(self, rng: np.random.Generator, resolution: int, width: float) -> None:

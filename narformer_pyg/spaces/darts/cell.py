@@ -124,25 +124,13 @@ class DARTSGenotype:
         """
         return DARTSGenotype(_canonical_cell(self.normal), _canonical_cell(self.reduce))
 
-    def permute(self, rng: np.random.Generator) -> DARTSGenotype:
-        """Returns a genotype isomorphic to this one, drawn with a NumPy generator.
-
-        The intermediate nodes of each cell take an order drawn uniformly from those that their
-        inputs allow, and the two operations of each node change places at random. The result can be
-        the genotype itself. Unlike :class:`~narformer_pyg.transforms.InformationFlowAugmentation`,
-        it keeps the nodes of the normal cell together and before those of the reduction cell.
-        """
-        check_rng(rng)
-        return DARTSGenotype(_permute_cell(self.normal, rng), _permute_cell(self.reduce, rng))
-
     def to_data(self) -> DARTSData:
         r"""Returns both cells as one graph with their operations on the nodes.
 
-        The two cells share nodes 0 and 1, the inputs :math:`c_{k-2}` and :math:`c_{k-1}`. The nodes
-        of the normal cell follow: two operations and their sum for each intermediate node, and the
-        concatenation; then the nodes of the reduction cell, whose types differ; the last node, the
-        output, joins the two. The sums say which operations are added to each other, so genotypes
-        have isomorphic graphs if and only if they are isomorphic.
+        The cells share nodes 0 and 1, the inputs :math:`c_{k-2}` and :math:`c_{k-1}`. Two
+        operations and their sum for each intermediate node of the normal cell follow, and the
+        concatenation; then the nodes of the reduction cell, whose types differ; the output joins
+        both. Genotypes have isomorphic graphs if and only if they are isomorphic.
 
         Returns:
             DARTSData: :obj:`op` (long, :obj:`[29]`, a place in :obj:`NODE_TYPES`),
@@ -224,12 +212,3 @@ def _random_cell(rng: np.random.Generator) -> Cell:
         digits = rng.integers(len(OPERATIONS), size=2).tolist()
         cell += [(OPERATIONS[d], source) for d, source in zip(digits, sources, strict=True)]
     return tuple(cell)
-
-
-def _permute_cell(cell: Cell, rng: np.random.Generator) -> Cell:
-    orders = list(node_orders(cell))
-    pairs = reorder_nodes(cell, orders[int(rng.integers(len(orders)))])
-    swap = rng.integers(2, size=len(pairs)).tolist()
-    return tuple(
-        e for pair, s in zip(pairs, swap, strict=True) for e in (pair[::-1] if s else pair)
-    )

@@ -33,9 +33,9 @@ class DARTSNetwork(nn.Module):
     release <https://github.com/quark0/darts>`_); 3,433,798 for :obj:`PDARTS`, and 3,910,224 with
     the second classifier (`issue 7 of its release <https://github.com/chenxin061/pdarts/issues/7>`_).
 
-    In training, every operation but the identity drops its result for whole images with the
-    probability :attr:`drop_path` and scales up the rest. The attribute is a plain number that can
-    grow from epoch to epoch, as in DARTS: :obj:`network.drop_path = 0.2 * epoch / epochs`.
+    In training, every operation but the identity drops whole images with the probability
+    :attr:`drop_path`, a number that can grow as in DARTS:
+    :obj:`network.drop_path = 0.2 * epoch / epochs`.
 
     Args:
         normal (sequence): The operations of the normal cell, see
@@ -76,8 +76,6 @@ class DARTSNetwork(nn.Module):
         super().__init__()
         for name, value in (("num_classes", num_classes), ("C", C), ("layers", layers)):
             check_integer(name, value)
-        if not isinstance(auxiliary, bool):
-            raise ValueError(f"Expected 'auxiliary' to be True or False (got {auxiliary!r})")
         if stem not in _STEMS:
             raise ValueError(f"Expected 'stem' to be 'cifar' or 'imagenet' (got {stem!r})")
         if stem == "imagenet" and C % 2:

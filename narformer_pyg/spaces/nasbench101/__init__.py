@@ -4,7 +4,6 @@ from narformer_pyg.spaces.nasbench101.cell import NUM_CELLS, NASBench101Cell
 from narformer_pyg.spaces.nasbench101.codes import (
     DIGITS,
     all_edge_bits,
-    num_parameters,
     unpack_codes,
     vertex_channels,
 )
@@ -28,7 +27,6 @@ __all__ = [
     "NASBench101Data",
     "NASBench101Network",
     "all_edge_bits",
-    "num_parameters",
     "unpack_codes",
     "vertex_channels",
 ]

@@ -11,12 +11,7 @@ import torch
 
 from narformer_pyg.errors import ConversionError
 from narformer_pyg.spaces._checks import check_number, check_rng, check_text
-from narformer_pyg.spaces.nasbench101.codes import (
-    DIGITS,
-    all_edge_bits,
-    num_parameters,
-    unpack_codes,
-)
+from narformer_pyg.spaces.nasbench101.codes import DIGITS, all_edge_bits
 from narformer_pyg.spaces.nasbench101.graph import (
     MAX_EDGES,
     MAX_VERTICES,
@@ -214,11 +209,6 @@ class NASBench101Cell:
         remainder of the output's channels goes to the first vertices.
         """
         return self.from_code(self.num_vertices, *min(self._forms()))
-
-    def num_parameters(self, num_classes: int = 10, C: int = 128, N: int = 3) -> int:
-        """Returns the number of trainable parameters of :meth:`to_module`, without building it."""
-        cells = unpack_codes(*([number] for number in self.code))
-        return int(num_parameters(cells, num_classes, C, N)[0])
 
     def to_data(self) -> NASBench101Data:
         r"""Returns the cell as a graph with its operations on the nodes.

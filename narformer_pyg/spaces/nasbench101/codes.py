@@ -135,32 +135,6 @@ def vertex_channels(adjacency: np.ndarray, vertices: np.ndarray, out_channels: i
     return channels
 
 
-def num_parameters(
-    cells: UnpackedCells, num_classes: int = 10, C: int = 128, N: int = 3
-) -> np.ndarray:
-    r"""Returns the number of trainable parameters of the networks: int64, :obj:`[num_cells]`.
-
-    The number is that of :class:`~narformer_pyg.spaces.NASBench101Network` with the same arguments
-    and, with the default arguments, the one that the benchmark publishes: a convolution has a
-    kernel without bias and two parameters per channel in its batch normalisation.
-    """
-    vertices, adjacency, op = cells
-    from_input = adjacency[:, 0].copy()  # [num_cells, 7]
-    adds_input = from_input[np.arange(len(vertices)), vertices - 1]
-    kernel = np.where(op == 2, 9, (op == 1).astype(np.int64))  # pixels, 0 without convolution
-    total = np.full(len(vertices), 3 * 9 * C + 2 * C + 4 * C * num_classes + num_classes)
-    for stack in range(3):
-        out_channels = C * 2**stack
-        width = vertex_channels(adjacency, vertices, out_channels)
-        own = (kernel * width * width + 2 * width * (kernel > 0)).sum(axis=1)
-        for module in range(N):
-            in_channels = out_channels // 2 if stack and not module else out_channels
-            projected = (from_input * (in_channels * width + 2 * width)).sum(axis=1)
-            projected += adds_input * (in_channels * out_channels + 2 * out_channels)
-            total += own + projected
-    return total
-
-
 def _check_array(name: str, value: Any) -> np.ndarray:
     array = np.asarray(value)
     if array.ndim != 1:

@@ -70,9 +70,6 @@ def equivalent_indices(index: int) -> Tensor:
 def cell_indices(graphs: Sequence[Data]) -> Tensor:
     r"""Returns the official index of each graph's cell: long, :math:`(n)`.
 
-    Args:
-        graphs (sequence of Data): Graphs made by :meth:`NASBench201Cell.to_data`.
-
     Raises:
         ValueError: If one is not such a graph; the message says which.
     """

@@ -276,8 +276,6 @@ def test_other_arguments_are_checked() -> None:
         DARTSNetwork(V2.normal, "V2")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"'stem' to be 'cifar' or 'imagenet' \(got 'mnist'\)"):
         V2.to_module(stem="mnist")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"'auxiliary' to be True or False \(got 0.4\)"):
-        V2.to_module(auxiliary=0.4)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"'C' to be even with 'stem' 'imagenet' \(got 5\)"):
         V2.to_module(C=5, stem="imagenet")
 

@@ -17,7 +17,6 @@ from narformer_pyg.spaces.nasbench101 import (
     NUM_CELLS,
     OPERATIONS,
     all_edge_bits,
-    num_parameters,
     unpack_codes,
 )
 
@@ -121,18 +120,12 @@ def test_limits_hold_after_pruning() -> None:
     [
         (MATRIX, NAMES[:-1], r"begin with 'input' and to end with 'output'"),
         (MATRIX, NAMES[::-1], r"begin with 'input'"),
-        (MATRIX, ["input"], r"begin with 'input'"),
-        (MATRIX, [], r"begin with 'input'"),
         (MATRIX, [*NAMES[:2], "avgpool", "output"], r"among conv1x1.*\(got 'avgpool'\)"),
         (MATRIX, [*NAMES[:2], "input", "output"], r"among conv1x1.*\(got 'input'\)"),
-        (MATRIX, [NAMES[0], 3, *NAMES[2:]], r"among conv1x1.*\(got 3\)"),
         (MATRIX, ["input", "output"], r"a row and a column for each of the 2 operations"),
-        (MATRIX[:3], NAMES, r"each of the 4 operations"),
         ([[0, 1], [0]], ["input", "output"], r"each of the 2 operations"),
         (None, NAMES, r"each of the 4 operations \(got None\)"),
         ([[0, 2], [0, 0]], ["input", "output"], r"zeros and ones \(got 2 at \[0\]\[1\]\)"),
-        ([[0, 0.5], [0, 0]], ["input", "output"], r"zeros and ones \(got 0\.5"),
-        ([[0, "1"], [0, 0]], ["input", "output"], r"zeros and ones"),
         ([[0, 1], [1, 0]], ["input", "output"], r"upper triangular.*got an edge 1->0"),
         ([[1, 1], [0, 0]], ["input", "output"], r"upper triangular.*got an edge 0->0"),
         ([[0, 0], [0, 0]], ["input", "output"], r"a path from the input.*\(got no edges\)"),
@@ -148,26 +141,15 @@ def test_constructor_rejects(matrix: object, names: list, message: str) -> None:
         NASBench101Cell(matrix, names)  # type: ignore[arg-type]
 
 
-def test_round_trips(cells: list[NASBench101Cell]) -> None:
-    for cell in cells:
-        assert NASBench101Cell.from_str(str(cell)) == cell
-        assert NASBench101Cell.from_code(*cell.code) == cell
-    assert NASBench101Cell.from_code(*map(np.int64, cells[0].code)) == cells[0]
-
-
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("", r"'operation~source,source' at vertex 1.*\(got ''"),
-        ("output", r"at vertex 1.*got 'output'"),
-        ("maxpool3x3~0+", r"at vertex 2.*got ''"),
         ("maxpool3x3~0,+output~1", r"at vertex 1.*got 'maxpool3x3~0,'"),
-        ("maxpool3x3~0+output~1\n", r"at vertex 2"),
         ("maxpool3x3~1+output~1", r"vertex 1 to read vertices before it.*got 'maxpool3x3~1'"),
         ("maxpool3x3~0+output~1,1", r"vertex 2 to read vertices before it, each once"),
         ("avgpool~0+output~1", r"among conv1x1.*got 'avgpool'"),
         ("maxpool3x3~0", r"end with 'output'"),
-        ("maxpool3x3~0+output~1+output~2", r"among conv1x1.*got 'output'"),
     ],
 )
 def test_from_str_rejects(text: str, message: str) -> None:
@@ -269,15 +251,6 @@ def test_random_is_uniform_and_seeded(cells: list[NASBench101Cell]) -> None:
         )
 
 
-def test_neighbors_of_the_smallest_cell() -> None:
-    neighbors = NASBench101Cell.from_str("output~0").neighbors()
-    assert sorted(map(str, neighbors)) == [
-        "conv1x1-bn-relu~0+output~0,1",
-        "conv3x3-bn-relu~0+output~0,1",
-        "maxpool3x3~0+output~0,1",
-    ]
-
-
 def test_neighbors_of_a_small_cell() -> None:
     cell = NASBench101Cell.from_str("maxpool3x3~0+output~0,1")
     pool, one, three = "maxpool3x3", "conv1x1-bn-relu", "conv3x3-bn-relu"
@@ -331,8 +304,9 @@ def test_published_hashes_and_parameters(published: Path) -> None:
     assert [str(cell) for cell in cells] == [row["cell"] for row in rows]
     assert [cell.module_hash for cell in cells] == [row["hash"] for row in rows]
     parameters = [int(row["parameters"]) for row in rows]
-    assert [cell.num_parameters() for cell in cells] == parameters
-    codes = np.array([cell.code for cell in cells])
-    assert num_parameters(unpack_codes(*codes.T)).tolist() == parameters
+    with torch.device("meta"):
+        networks = [cell.to_module() for cell in cells]
+    sizes = [sum(p.numel() for p in network.parameters()) for network in networks]
+    assert sizes == parameters
     for cell in cells:
         assert NASBench101Cell.from_code(*cell.code) == cell
