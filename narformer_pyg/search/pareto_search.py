@@ -43,8 +43,6 @@ class ParetoSearch(PredictorSearcher[Arch]):
 
     Raises:
         ImportError: If pymoo, of the extra :obj:`search`, or Lightning is missing.
-        TypeError: If :obj:`space` is not a search space.
-        ValueError: If another argument is wrong.
     """
 
     setting_names = (*PredictorSearcher.setting_names, "population_size", "generations")
