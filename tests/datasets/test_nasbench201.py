@@ -232,7 +232,7 @@ def test_damaged_root(tmp_path: Path, damage: str) -> None:
         file.write_text("not a dataset")
     else:
         torch.save([1, 2, 3], file)
-    with pytest.raises(ValueError, match=r"Cannot read the processed graphs.*force_reload=True"):
+    with pytest.raises(ValueError, match=r"Cannot read the processed file.*force_reload=True"):
         NASBench201(tmp_path)
     assert NASBench201(tmp_path, force_reload=True)[0].y.item() == pytest.approx(81.982666)
     assert len(NASBench201(tmp_path)) == NUM_CELLS
