@@ -6,16 +6,15 @@ import base64
 import functools
 import json
 import os
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from narformer_pyg._files import atomic_write
+from narformer_pyg.datasets._processed import load_processed, save_processed
 from narformer_pyg.datasets._tfrecord import read_tfrecord
 from narformer_pyg.datasets.target import Target
 from narformer_pyg.spaces.nasbench101 import DIGITS, NUM_CELLS, NASBench101Cell
@@ -23,7 +22,6 @@ from narformer_pyg.spaces.nasbench101 import DIGITS, NUM_CELLS, NASBench101Cell
 #: The numbers of epochs that networks were trained for.
 EPOCHS = (4, 12, 36, 108)
 _CODES = ("vertices", "edge_bits", "op_code")
-_FORMAT_VERSION = 1
 
 
 def _known_targets() -> dict[str, Target]:
@@ -64,12 +62,10 @@ class CellTable:
     source_size: int = 0
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes a compressed ``.npz`` file, complete or not at all."""
-        arrays: dict[str, Any] = {name: getattr(self, name) for name in _CODES}
-        arrays |= {"format_version": np.array(_FORMAT_VERSION), **self.columns}
-        arrays["source_size"] = np.array(self.source_size)
-        with atomic_write(path) as temporary:
-            np.savez_compressed(temporary, **arrays)
+        """Writes the table, complete or not at all."""
+        arrays = {**{name: getattr(self, name) for name in _CODES}, **self.columns}
+        content = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        save_processed(os.fspath(path), {**content, "source_size": self.source_size})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> CellTable:
@@ -78,26 +74,10 @@ class CellTable:
         Raises:
             ValueError: If the file is damaged or something else.
         """
-        try:
-            with np.load(path, allow_pickle=False) as content:
-                if int(content["format_version"]) != _FORMAT_VERSION:
-                    raise KeyError("format_version")
-                vertices, edge_bits, op_code = (content[name] for name in _CODES)
-                columns = {name: content[name] for name in TARGETS if name in content.files}
-                source_size = int(content["source_size"])
-            arrays = (vertices, edge_bits, op_code, *columns.values())
-            if any(array.shape != vertices.shape for array in arrays):
-                raise ValueError("arrays of different length")
-        except (
-            AttributeError, EOFError, KeyError, OSError, TypeError, ValueError, zipfile.BadZipFile,
-            zlib.error,
-        ) as error:  # fmt: skip
-            raise ValueError(
-                f"Cannot read the processed labels in 'root' (got {os.fspath(path)!r}, which is "
-                f"damaged or foreign: {type(error).__name__}). Pass 'force_reload=True' to read "
-                "the benchmark's file again"
-            ) from error
-        return cls(vertices, edge_bits, op_code, columns, source_size)
+        content = load_processed(os.fspath(path), (*_CODES, "source_size"))
+        columns = {name: content[name].numpy() for name in TARGETS if name in content}
+        vertices, edge_bits, op_code = (content[name].numpy() for name in _CODES)
+        return cls(vertices, edge_bits, op_code, columns, content["source_size"])
 
 
 def read_official_file(path: str | os.PathLike[str], progress: bool = True) -> CellTable:
@@ -236,4 +216,4 @@ def as_table(
 
 def cache_path(root: str | os.PathLike[str], file: str | os.PathLike[str]) -> Path:
     """Returns where the labels of an official file are kept."""
-    return Path(root) / "processed" / f"{Path(file).stem}.npz"
+    return Path(root) / "processed" / f"{Path(file).stem}.pt"

@@ -1,4 +1,4 @@
-"""Steps that datasets with and without processed files share."""
+"""Processed files of datasets, and the selection of graphs."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def select_graphs(dataset: InMemoryDataset, graphs: Iterable[Data]) -> tuple[lis
 
 
 def save_processed(path: str, content: dict[str, Any]) -> None:
-    """Writes processed graphs, complete or not at all."""
+    """Writes a processed file, complete or not at all."""
     with atomic_write(path) as temporary:
         torch.save(content, temporary)
 
@@ -72,7 +72,7 @@ def load_processed(path: str, keys: Iterable[str]) -> dict[str, Any]:
         pickle.UnpicklingError,
     ) as error:  # fmt: skip
         raise ValueError(
-            f"Cannot read the processed graphs in 'root' (got {path!r}, which is damaged or "
-            f"foreign: {type(error).__name__}). Pass 'force_reload=True' to build them again; "
+            f"Cannot read the processed file in 'root' (got {path!r}, which is damaged or "
+            f"foreign: {type(error).__name__}). Pass 'force_reload=True' to make it again; "
             "a 'pre_transform' may add tensors, numbers and strings only"
         ) from error

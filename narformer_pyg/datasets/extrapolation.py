@@ -13,10 +13,9 @@ def extrapolate_accuracy(train_acc: Tensor, valid_acc: Tensor, data_ratio: float
     .. math::
         a(r) = a_{train} - \frac{a_{train} - a_{valid}}{\sqrt{r}}
 
-    It assumes that the gap between the accuracy on training data and on unseen data shrinks with
-    the square root of the number of training examples, the classical rate of statistical learning,
-    and that the training accuracy stays. A search trains on a part of the data and validates on the
-    rest, so both accuracies come from the same run and the estimate needs no test label. It ranks
+    It assumes that the gap between training and unseen data shrinks with the square root of the
+    number of training examples, the classical rate of statistical learning, and that the training
+    accuracy stays. Both accuracies come from one run, without any test label. The estimate ranks
     networks of high capacity higher than their validation accuracy does.
 
     Args:

@@ -23,10 +23,9 @@ class FakeNAS(InMemoryDataset):
         y_t = \sigma \left( 4 \left( \frac{1}{n} \sum_{i=1}^{n} v_t(o_i) - \frac{1}{2} \right) +
         2 \left( \frac{\ell}{n + 1} - \frac{1}{2} \right) \right) \in (0, 1)
 
-    for a cell with :math:`n` operations :math:`o_i \in \{1, \ldots, K\}` and a longest path of
-    :math:`\ell` edges, with :math:`v_t(o) = ((o - 1 + t) \bmod K + \frac{1}{2}) / K`. It depends on
-    both operations and edges, and isomorphic cells have the same labels. Without operations, the
-    mean is :math:`\frac{1}{2}`.
+    for :math:`n` operations :math:`o_i \in \{1, \ldots, K\}` and a longest path of :math:`\ell`
+    edges, with :math:`v_t(o) = ((o - 1 + t) \bmod K + \frac{1}{2}) / K`. Isomorphic cells have the
+    same labels. Without operations, the mean is :math:`\frac{1}{2}`.
 
     Each graph holds :obj:`op` (long, :obj:`[num_nodes]`: input 0, operations 1 to :math:`K`,
     output :math:`K + 1`), :obj:`position` (long, :obj:`[num_nodes]`, the topological index),

@@ -10,8 +10,8 @@ from onnx import GraphProto, ModelProto, TensorProto, helper
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
 _FIELDS = ("raw_data", "float_data", "int32_data", "int64_data", "double_data", "uint64_data")
-# Random numbers are drawn once and read again from changing offsets: drawing each of some ten
-# million weights of every network would take longer than measuring it.
+# Weights are read from one pool of random numbers at changing offsets: drawing tens of millions of
+# them would take longer than measuring the network.
 _POOL_SIZE = 1 << 20
 
 

@@ -35,10 +35,6 @@ class RegularizedEvolution(Searcher[Arch]):
         unique (bool, optional): Whether a child that was evaluated before is mutated again, which
             saves evaluations; the paper evaluates it once more. (default: :obj:`True`)
         seed (int, optional): Seed of all draws. (default: :obj:`0`)
-
-    Raises:
-        TypeError: If :obj:`space` is not a search space.
-        ValueError: If another argument is wrong.
     """
 
     setting_names = ("population_size", "sample_size", "unique")

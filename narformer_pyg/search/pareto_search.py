@@ -43,8 +43,6 @@ class ParetoSearch(PredictorSearcher[Arch]):
 
     Raises:
         ImportError: If pymoo, of the extra :obj:`search`, or Lightning is missing.
-        TypeError: If :obj:`space` is not a search space.
-        ValueError: If another argument is wrong.
     """
 
     setting_names = (*PredictorSearcher.setting_names, "population_size", "generations")
@@ -78,7 +76,7 @@ class ParetoSearch(PredictorSearcher[Arch]):
         rng: np.random.Generator,
     ) -> list[Arch]:
         """Trains the predictor, evolves a population on it and returns the most promising."""
-        self.fit_predictor(good, labels, rng)
+        predict = self.train_and_predict(good, labels, rng)
         # The evaluated front, the next fronts, then random architectures.
         order = best_fronts(labels, self.population_size // 2)
         start = [self.architecture(good[i]) for i in order]
@@ -87,7 +85,7 @@ class ParetoSearch(PredictorSearcher[Arch]):
         visited, predictions = evolve(
             self.space,
             start,
-            lambda architectures: self.predict(architectures).mean(axis=0),
+            lambda architectures: predict(architectures).mean(axis=0),
             self.population_size,
             self.generations,
             rng,

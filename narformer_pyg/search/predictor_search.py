@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from torch_geometric.data import Data
 
-from narformer_pyg._checks import check_integer
+from narformer_pyg._checks import check_integer, resolve_device
 from narformer_pyg.nn import CellTokenEncoder
+from narformer_pyg.nn.models import list_models
 from narformer_pyg.search.evaluation import VALUE, Evaluation
 from narformer_pyg.search.searcher import Direction, Searcher, single_objective
 from narformer_pyg.search.space import Arch, SearchSpace
-from narformer_pyg.search.surrogate import EnsemblePredictor, rank_labels, search_recipe
+from narformer_pyg.search.surrogate import (
+    predict_ensemble,
+    rank_labels,
+    search_recipe,
+    train_ensemble,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -67,35 +73,38 @@ class PredictorSearcher(Searcher[Arch]):
         self.initial = check_integer("initial", initial, 2)
         self.batch_size = check_integer("batch_size", batch_size)
         self.num_members = check_integer("num_members", num_members)
-        self.predictor = EnsemblePredictor(
-            len(objectives),
-            search_recipe() if recipe is None else recipe,
-            CellTokenEncoder() if token_encoder is None else token_encoder,
-            model,
-            device,
-        )
+        self.recipe = _check_recipe(search_recipe() if recipe is None else recipe)
+        if model not in list_models():
+            raise ValueError(
+                f"Expected 'model' to be among {', '.join(list_models())} (got {model!r})"
+            )
+        self.model = model
+        self.token_encoder = CellTokenEncoder() if token_encoder is None else token_encoder
+        self.device = resolve_device(device)
         self._graphs: dict[str, Data] = {}
 
     def settings(self) -> dict[str, Any]:
         """Returns all that determines the proposals."""
         return {
             **super().settings(),
-            "model": self.predictor.model,
-            "token_encoder": repr(self.predictor.token_encoder),
-            "recipe": self.predictor.recipe.to_dict(),
+            "model": self.model,
+            "token_encoder": repr(self.token_encoder),
+            "recipe": self.recipe.to_dict(),
         }
 
-    def fit_predictor(
+    def train_and_predict(
         self, evaluated: Sequence[Evaluation], labels: np.ndarray, rng: np.random.Generator
-    ) -> None:
-        """Trains the ensemble on evaluations."""
+    ) -> Callable[[Sequence[Arch]], np.ndarray]:
+        """Trains the ensemble on evaluations and returns its predictions as a function.
+
+        The function maps architectures to float32, [members, architectures, objectives].
+        """
         graphs = [self.graph(self.architecture(item)) for item in evaluated]
         seeds = rng.integers(2**31, size=self.num_members).tolist()
-        self.predictor.fit(graphs, labels, seeds)
-
-    def predict(self, architectures: Sequence[Arch]) -> np.ndarray:
-        """Returns the predictions of each member: float32, [members, n, num_objectives]."""
-        return self.predictor.predict([self.graph(a) for a in architectures])
+        members = train_ensemble(
+            graphs, labels, seeds, self.recipe, self.token_encoder, self.model, self.device
+        )
+        return lambda new: predict_ensemble(members, [self.graph(a) for a in new], self.device)
 
     def graph(self, architecture: Arch) -> Data:
         """Returns the graph of an architecture, converted once."""
@@ -190,8 +199,8 @@ class PredictorSearch(PredictorSearcher[Arch]):
         candidates = self._candidates([self.architecture(good[i]) for i in order], seen, rng)
         if len(candidates) <= count:
             return candidates
-        self.fit_predictor(good, labels, rng)
-        return [candidates[i] for i in _take_turns(self.predict(candidates)[:, :, 0], count)]
+        predict = self.train_and_predict(good, labels, rng)
+        return [candidates[i] for i in _take_turns(predict(candidates)[:, :, 0], count)]
 
     def _candidates(
         self, parents: list[Arch], seen: set[str], rng: np.random.Generator
@@ -213,6 +222,17 @@ class PredictorSearch(PredictorSearcher[Arch]):
         for architecture in pool:
             by_key.setdefault(self.space.key(architecture), architecture)
         return [architecture for key, architecture in by_key.items() if key not in seen]
+
+
+def _check_recipe(recipe: Any) -> Recipe:
+    from narformer_pyg.training import Recipe
+
+    if not isinstance(recipe, Recipe):
+        raise ValueError(
+            "Expected 'recipe' to be a Recipe, for instance dataclasses.replace(search_recipe(), "
+            f"epochs=50) (got {recipe!r})"
+        )
+    return recipe
 
 
 def _take_turns(predictions: np.ndarray, count: int) -> list[int]:

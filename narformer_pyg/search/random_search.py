@@ -20,10 +20,6 @@ class RandomSearch(Searcher[Arch]):
             plain number)
         maximize (bool, optional): Whether more is better. (default: :obj:`True`)
         seed (int, optional): Seed of the draws. (default: :obj:`0`)
-
-    Raises:
-        TypeError: If :obj:`space` is not a search space.
-        ValueError: If another argument is wrong.
     """
 
     def __init__(

@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import nn
 from torch_geometric.data import Data
 
-from narformer_pyg._checks import resolve_device
 from narformer_pyg.loader import DeviceLoader
-from narformer_pyg.nn.models import create_model, list_models
+from narformer_pyg.nn.models import create_model
 from narformer_pyg.predictor import ArchitecturePredictor
 
 if TYPE_CHECKING:
@@ -62,67 +60,52 @@ def rank_labels(scores: np.ndarray) -> np.ndarray:
     return labels
 
 
-class EnsemblePredictor:
-    r"""Predictors that differ in their initial parameters and the order of their batches.
+def train_ensemble(
+    graphs: Sequence[Data],
+    labels: np.ndarray,
+    seeds: Sequence[int],
+    recipe: Recipe,
+    token_encoder: Any,
+    model: str,
+    device: torch.device,
+) -> list[ArchitecturePredictor]:
+    """Trains one predictor a seed on positive labels, [number of graphs, objectives].
 
-    Every round trains them from the start: proposals depend on the evaluations and nothing else.
+    Every round trains from the start: proposals depend on the evaluations and nothing else.
     """
+    from narformer_pyg.training import fit
 
-    def __init__(
-        self, num_targets: int, recipe: Recipe, token_encoder: nn.Module, model: str, device: str
-    ) -> None:
-        from narformer_pyg.training import Recipe
+    train_set = []
+    for data, y in zip(graphs, torch.from_numpy(labels), strict=True):
+        data = copy.copy(data)
+        data.y = y.unsqueeze(0)
+        train_set.append(data)
+    members = []
+    # The caller's random numbers stay as they are.
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        for seed in seeds:
+            torch.manual_seed(seed)
+            subset = train_set
+            if len(seeds) > 1:
+                kept = torch.randperm(len(train_set))[: max(2, round(_SHARE * len(train_set)))]
+                subset = [train_set[i] for i in kept.sort().values.tolist()]
+            arguments: dict[str, Any] = {"out_channels": labels.shape[1], **recipe.model}
+            network = create_model(model, token_encoder.out_channels, **arguments)
+            member = ArchitecturePredictor(copy.deepcopy(token_encoder), network)
+            fit(member, subset, recipe, seed=seed, device=str(device), progress=False)
+            members.append(member)
+    return members
 
-        if model not in list_models():
-            raise ValueError(
-                f"Expected 'model' to be among {', '.join(list_models())} (got {model!r})"
-            )
-        if not isinstance(recipe, Recipe):
-            raise ValueError(
-                "Expected 'recipe' to be a Recipe, for instance "
-                f"dataclasses.replace(search_recipe(), epochs=50) (got {recipe!r})"
-            )
-        self.num_targets = num_targets
-        self.recipe = recipe
-        self.token_encoder: Any = token_encoder
-        self.model = model
-        self.device = resolve_device(device)
-        self.members: list[ArchitecturePredictor] = []
 
-    def fit(self, graphs: Sequence[Data], labels: np.ndarray, seeds: Sequence[int]) -> None:
-        """Trains one member a seed."""
-        from narformer_pyg.training import fit
-
-        train_set = []
-        for data, y in zip(graphs, torch.from_numpy(labels), strict=True):
-            data = copy.copy(data)
-            data.y = y.unsqueeze(0)
-            train_set.append(data)
-        self.members = []
-        # The caller's random numbers stay as they are.
-        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
-            for seed in seeds:
-                torch.manual_seed(seed)
-                subset = train_set
-                if len(seeds) > 1:
-                    kept = torch.randperm(len(train_set))[: max(2, round(_SHARE * len(train_set)))]
-                    subset = [train_set[i] for i in kept.sort().values.tolist()]
-                arguments: dict[str, Any] = {"out_channels": self.num_targets, **self.recipe.model}
-                network = create_model(self.model, self.token_encoder.out_channels, **arguments)
-                member = ArchitecturePredictor(copy.deepcopy(self.token_encoder), network)
-                fit(
-                    member, subset, self.recipe,
-                    seed=seed, device=str(self.device), progress=False,
-                )  # fmt: skip
-                self.members.append(member)
-
-    @torch.no_grad()
-    def predict(self, graphs: Sequence[Data]) -> np.ndarray:
-        r"""Returns the predictions of all members: float32, :math:`(members, n, T)`."""
-        # Collated once for all members, which `ArchitecturePredictor.predict` would do for each.
-        loader = DeviceLoader(list(graphs), 1024, device=self.device, seed=0)
-        out = []
-        for member in self.members:
-            member.to(self.device).eval()
-            out.append(torch.cat([member(batch).float() for batch in loader]).cpu())
-        return torch.stack(out).numpy()
+@torch.no_grad()
+def predict_ensemble(
+    members: Sequence[ArchitecturePredictor], graphs: Sequence[Data], device: torch.device
+) -> np.ndarray:
+    """Returns the predictions of all members: float32, [members, graphs, objectives]."""
+    # Collated once for all members, which `ArchitecturePredictor.predict` would do for each.
+    loader = DeviceLoader(list(graphs), 1024, device=device, seed=0)
+    out = []
+    for member in members:
+        member.to(device).eval()
+        out.append(torch.cat([member(batch).float() for batch in loader]).cpu())
+    return torch.stack(out).numpy()

@@ -15,8 +15,7 @@ def assert_batch_invariant(
 ) -> None:
     r"""Asserts that the prediction of a graph does not depend on the graphs it is batched with.
 
-    Each graph is predicted alone, in one batch with all others, in the reverse order, in a shuffled
-    order, and in two halves.
+    Each graph is predicted alone, in one batch of all, in two other orders, and in two halves.
 
     Args:
         predict (callable): Maps a :class:`~torch_geometric.data.Batch` to one row per graph, for

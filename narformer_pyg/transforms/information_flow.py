@@ -31,19 +31,14 @@ class InformationFlowAugmentation(BaseTransform):
         \mathbf{o}^{\prime}_i = \mathbf{o}_{\pi(i)}
 
     A permutation :math:`\pi` is valid if :math:`\mathbf{A}^{\prime}` is upper triangular, like
-    :math:`\mathbf{A}`, and the pair :math:`(\mathbf{A}^{\prime}, \mathbf{o}^{\prime})` differs from
-    :math:`(\mathbf{A}, \mathbf{o})`. The authors take the first valid permutation of their
-    lexicographic enumeration (:obj:`"first"`); our :obj:`"random"` draws one at every call, node by
-    node, so not all orders are equally likely. The permutations are generated as topological
-    orders, which scales to large graphs.
+    :math:`\mathbf{A}`, and :math:`(\mathbf{A}^{\prime}, \mathbf{o}^{\prime}) \neq (\mathbf{A},
+    \mathbf{o})`. The authors take the first valid permutation in lexicographic order
+    (:obj:`"first"`); our :obj:`"random"` draws one node by node at every call, so not all are
+    equally likely. A graph without a valid permutation among :obj:`max_tries` comes back as a copy.
 
     :math:`\mathbf{o}` stands for all node-level attributes except :obj:`position`, which stays the
     topological index. Edge-level attributes move with their edges, which are sorted by target, then
-    by source. As in PyG, the size of an attribute decides whether it is node- or edge-level. The
-    result shares all other tensors with the input, which does not change.
-
-    A graph without a valid permutation (a chain, or parallel nodes that are all alike) comes back
-    as a copy, and so does a graph so symmetric that :obj:`max_tries` orders all give itself.
+    by source. As in PyG, the size of an attribute decides its level. All other tensors are shared.
 
     Args:
         mode (str, optional): Which valid permutation to take (:obj:`"first"` or :obj:`"random"`).
@@ -95,10 +90,9 @@ def augment(
 ) -> list[Data]:
     r"""Returns augmented copies of all graphs, see :class:`InformationFlowAugmentation`.
 
-    The copies come in blocks: the first of each graph, the second of each graph, and so on. After
-    the originals, this is the order that :class:`~narformer_pyg.loader.PairedBatchSampler` expects.
-    The copies of a graph differ from each other, or repeat where it has too few valid permutations;
-    graphs without one are copied unchanged.
+    The copies come in blocks, the first of each graph, the second of each graph, and so on, as
+    :class:`~narformer_pyg.loader.PairedBatchSampler` expects them after the originals. The copies
+    of a graph differ, or repeat where it has too few valid permutations.
 
     Args:
         dataset (iterable of Data): The graphs.

@@ -134,7 +134,7 @@ class TestOfficialFile:
         file = tmp_path / "raw" / ONLY108
         write_tfrecord(file, records(cells[:10], (108,)))
         first = NASBench101(str(tmp_path))
-        assert os.listdir(tmp_path / "processed") == ["nasbench_only108.npz"]
+        assert os.listdir(tmp_path / "processed") == ["nasbench_only108.pt"]
         file.unlink()
         again = NASBench101(tmp_path, target=["test_acc_108", "valid_acc_108"])
         assert torch.equal(again.y[:, 1:], first.y)
@@ -190,12 +190,6 @@ class TestOfficialFile:
         with pytest.raises(ValueError, match=r"'name'.*\(got 'test_acc_12'\)"):
             NASBench101(root, file=root / "raw" / ONLY108).labels("test_acc_12")
 
-    def test_bad_targets(self, tmp_path: Path) -> None:
-        with pytest.raises(ValueError, match=r"'target'.*train_time_108 \(got 'accuracy'\)"):
-            NASBench101(tmp_path, target="accuracy")
-        with pytest.raises(TypeError, match=r"a name or a sequence of names \(got 3\)"):
-            NASBench101(tmp_path, target=3)  # type: ignore[arg-type]
-
     def test_missing_file(self, tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError, match=r"(?s)raw.*nasbench_only108.*1\.95 GB"):
             NASBench101(tmp_path)
@@ -244,17 +238,6 @@ class TestDamagedFiles:
         file.write_bytes(b"")
         self.check(tmp_path, r"to hold at least one record \(got none\)")
 
-    def test_corrupt(self, tmp_path: Path, file: Path, cells: list[NASBench101Cell]) -> None:
-        starts = write_tfrecord(file, records(cells[:5], (108,)))
-        content = file.read_bytes()
-        for shift in (0, 9, 50, -1):  # length, its checksum, payload, checksum of the one before
-            damaged = bytearray(content)
-            damaged[starts[7] + shift] ^= 0x10
-            file.write_bytes(damaged)
-            self.check(tmp_path, rf"record {6 if shift < 0 else 7} of ")
-        file.write_bytes(content)
-        assert len(NASBench101(tmp_path)) == 5
-
     @pytest.mark.parametrize(
         ("change", "message"),
         [
@@ -294,26 +277,20 @@ class TestDamagedFiles:
         write_tfrecord(file, [json.dumps(content).encode()])
         assert NASBench101(tmp_path, target="all").y.tolist() == [[25.0, 50.0, 75.0, 9.0]]
 
-    @pytest.mark.parametrize("damage", ["truncated", "text", "foreign", "version", "lengths"])
+    @pytest.mark.parametrize("damage", ["truncated", "text", "foreign"])
     def test_damaged_cache(
         self, tmp_path: Path, file: Path, cells: list[NASBench101Cell], damage: str
     ) -> None:
         write_tfrecord(file, records(cells[:5], (108,)))
         NASBench101(tmp_path)
-        cache = tmp_path / "processed" / "nasbench_only108.npz"
-        with np.load(cache) as stored:
-            arrays = {name: stored[name] for name in stored.files}
+        cache = tmp_path / "processed" / "nasbench_only108.pt"
         content = cache.read_bytes()
         if damage == "truncated":
             cache.write_bytes(content[: len(content) // 2])
         elif damage == "text":
             cache.write_text("not labels")
-        elif damage == "foreign":
-            np.savez(cache, x=np.arange(3))
-        elif damage == "version":
-            np.savez(cache, **{**arrays, "format_version": np.array(2)})
         else:
-            np.savez(cache, **{**arrays, "op_code": np.zeros(3, np.uint8)})
+            torch.save({"x": torch.arange(3)}, cache)
         with pytest.raises(ValueError, match=r"Cannot read the processed.*'force_reload=True'"):
             NASBench101(tmp_path)
         assert len(NASBench101(tmp_path, force_reload=True)) == 5

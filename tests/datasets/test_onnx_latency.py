@@ -348,9 +348,7 @@ class TestErrors:
         ("change", "expected"),
         [
             ({"latency_ms": "0"}, r"'latency_ms' in line 2 of labels.csv to be positive .*got 0\)"),
-            ({"latency_ms": "-1.5"}, r"line 2 of labels.csv .*\(got -1.5\)"),
             ({"latency_ms": "nan"}, r"line 2 of labels.csv .*\(got nan\)"),
-            ({"latency_ms": "1e60"}, r"line 2 of labels.csv .*\(got 1e60\)"),
             ({"latency_ms": "1e-60"}, r"line 2 of labels.csv .*\(got 1e-60\)"),
             ({"latency_ms": "fast"}, r"line 2 of labels.csv to be a number \(got 'fast'\)"),
             ({"file": ""}, r"'file' in line 2 of labels.csv"),

@@ -45,25 +45,9 @@ def ragged(i: int) -> Data:
     return cell(i, num_nodes=1 + (3 * i) % 7, num_edges=(5 * i) % 9)
 
 
-def single_node(i: int) -> Data:
-    return cell(i, num_nodes=1, num_edges=0)
-
-
-def no_edges(i: int) -> Data:
-    return cell(i, num_nodes=1 + i % 3, num_edges=0)
-
-
-def equal_nodes_ragged_edges(i: int) -> Data:
-    return cell(i, num_edges=i % 4)
-
-
-def ragged_nodes_equal_edges(i: int) -> Data:
-    return cell(i, num_nodes=2 + i % 4)
-
-
 def many_attributes(i: int) -> Data:
     n, e = 2 + i % 4, i % 3
-    data = cell(
+    return cell(
         i,
         num_nodes=n,
         num_edges=e,
@@ -84,44 +68,31 @@ def many_attributes(i: int) -> Data:
         root_index=i % n,
         face=torch.randint(n, (3, 2)),
     )
-    return data
-
-
-def nodes_from_x(i: int) -> Data:
-    n = 1 + i % 4
-    return Data(x=torch.randn(n, 3), edge_index=torch.randint(n, (2, i % 5)))
-
-
-def nodes_from_name(i: int) -> Data:
-    n = 1 + i % 4
-    return Data(node_code=torch.randn(n, 3), edge_index=torch.randint(n, (2, i % 5)))
-
-
-def nodes_from_edges(i: int) -> Data:
-    return Data(op=torch.randn(4), edge_index=torch.randint(1 + i % 4, (2, i % 5)))
-
-
-def labels_only(i: int) -> Data:
-    return Data(y=torch.randn(1, 3), op=torch.arange(i % 4))
 
 
 def sizes_only(i: int) -> Data:
     return Data(num_nodes=i)
 
 
-KINDS = [
-    equal_sizes,
-    ragged,
-    single_node,
-    no_edges,
-    equal_nodes_ragged_edges,
-    ragged_nodes_equal_edges,
-    many_attributes,
-    nodes_from_x,
-    nodes_from_name,
-    nodes_from_edges,
-    labels_only,
-]
+def edges(num_nodes: int, num_edges: int) -> Tensor:
+    return torch.randint(num_nodes, (2, num_edges))
+
+
+KINDS: dict[str, Callable[[int], Data]] = {
+    "equal sizes": equal_sizes,
+    "ragged": ragged,
+    "single node": lambda i: cell(i, num_nodes=1, num_edges=0),
+    "no edges": lambda i: cell(i, num_nodes=1 + i % 3, num_edges=0),
+    "equal nodes, ragged edges": lambda i: cell(i, num_edges=i % 4),
+    "ragged nodes, equal edges": lambda i: cell(i, num_nodes=2 + i % 4),
+    "many attributes": many_attributes,
+    "nodes from x": lambda i: Data(x=torch.randn(1 + i % 4, 3), edge_index=edges(1 + i % 4, i % 5)),
+    "nodes from a name": lambda i: Data(
+        node_code=torch.randn(1 + i % 4, 3), edge_index=edges(1 + i % 4, i % 5)
+    ),
+    "nodes from edges": lambda i: Data(op=torch.randn(4), edge_index=edges(1 + i % 4, i % 5)),
+    "labels only": lambda i: Data(y=torch.randn(1, 3), op=torch.arange(i % 4)),
+}
 
 
 def make(kind: Callable[[int], Data], num_graphs: int = NUM_GRAPHS) -> list[Data]:
@@ -173,7 +144,7 @@ def assert_same_batches(loader: DeviceLoader, expected: DataLoader) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Unable to accurately infer")
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 class TestBatchesEqualPyG:
     @pytest.mark.parametrize("batch_size", [1, 4, NUM_GRAPHS])
     def test_list(self, kind: Callable[[int], Data], batch_size: int) -> None:

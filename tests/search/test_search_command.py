@@ -10,7 +10,6 @@ from narformer_pyg.datasets import NASBench201
 from narformer_pyg.search import (
     CellSpace,
     NASBench201Evaluation,
-    PredictorSearch,
     RandomSearch,
     SearchSpace,
 )
@@ -134,14 +133,3 @@ def test_missing_labels_are_failures() -> None:
     assert result.num_failed > 0
     with pytest.raises(ValueError, match=r"Expected 'target'.*got 'accuracy'"):
         NASBench201Evaluation(["accuracy"])
-
-
-def test_predictor_search_on_real_cells() -> None:
-    evaluate = NASBench201Evaluation(["cifar10valid_valid_acc"])
-    search = PredictorSearch(
-        CellSpace(NASBench201Cell), objective="cifar10valid_valid_acc", num_members=1
-    )
-    result = search.run(evaluate, 50)
-    assert result.best is not None
-    # 1 % of the cells are above 90.9 %.
-    assert result.best.values["cifar10valid_valid_acc"] > 90.9

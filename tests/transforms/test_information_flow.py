@@ -13,7 +13,6 @@ from torch import Tensor
 from torch_geometric.data import Data
 from torch_geometric.transforms import Compose
 
-from narformer_pyg.spaces import DARTS_GENOTYPES
 from narformer_pyg.transforms import InformationFlowAugmentation, augment
 
 # Sorted by target, then by source, as our datasets store it.
@@ -200,15 +199,6 @@ class TestRandom:
 
 @pytest.mark.parametrize("mode", ["first", "random"])
 class TestBothModes:
-    def test_genotypes(self, mode: Any) -> None:
-        for genotype in DARTS_GENOTYPES.values():
-            data = genotype.to_data()
-            copies = augment([data], num_copies=10, mode=mode)
-            assert len({key(out) for out in [data, *copies]}) == 11
-            for out in copies:
-                assert_same_architecture(out, data)
-                assert_in_order(out)
-
     def test_attributes_go_along(self, mode: Any) -> None:
         data = random_dag(4, num_nodes=9, num_ops=5)
         n, e = data.num_nodes, data.num_edges

@@ -110,7 +110,7 @@ class DARTSGenotype:
     def neighbors(self) -> list[DARTSGenotype]:
         """Returns the 120 genotypes that differ in one operation or in the node it reads.
 
-        A few may be isomorphic to each other, or even to the genotype itself.
+        A few may be isomorphic to each other or to the genotype itself.
         """
         return [self._change(*change) for change in self._changes()]
 

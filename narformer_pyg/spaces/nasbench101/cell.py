@@ -187,9 +187,9 @@ class NASBench101Cell:
     def neighbors(self) -> list[NASBench101Cell]:
         """Returns all cells that are one change away, each of its isomorphism class once.
 
-        A change replaces an operation, removes an edge (with the vertices that it leaves on no
-        path), adds an edge, or adds a vertex with one ingoing and one outgoing edge. Isomorphic
-        cells have isomorphic neighbours, and changes lead from every cell to every other.
+        A change replaces an operation, removes or adds an edge, or adds a vertex with one ingoing
+        and one outgoing edge. Isomorphic cells have isomorphic neighbours, and changes lead from
+        every cell to every other.
         """
         found: dict[tuple[int, int, int], NASBench101Cell] = {}
         for predecessors, operations in self._changes():

@@ -125,7 +125,7 @@ class NASBench201Cell:
         return int(code_to_index()[self.code])
 
     def mutate(self, rng: np.random.Generator) -> NASBench201Cell:
-        r"""Returns a cell that differs in one operation, drawn uniformly from the 24 such cells."""
+        """Returns a cell that differs in one operation, drawn uniformly from the 24 such cells."""
         neighbors = self.neighbors()
         return neighbors[int(check_rng(rng).integers(len(neighbors)))]
 
@@ -141,15 +141,12 @@ class NASBench201Cell:
     def canonical(self) -> NASBench201Cell:
         r"""Returns the representative of all cells isomorphic to this one.
 
-        Isomorphism is the benchmark's, with 6,466 classes: two cells are isomorphic if the
-        expressions of their outputs are the same text. The expression of a feature map joins the
-        sorted expressions of its summands by :obj:`+`; a :obj:`skip_connect` contributes the
-        expression of its source, a :obj:`none` or any operation on a bare zero a zero. As zeros
-        stay in sums and sums are not sorted again across a skip, the 6,466 classes compute only
-        4,930 functions of operations that map zero to zero and share weights by kind. For
-        operations with weights of their own, see :func:`~narformer_pyg.spaces.equivalent_indices`.
-
-        The representative is the cell with the lowest official index.
+        Isomorphism is the benchmark's, with 6,466 classes: the expressions of the outputs are the
+        same text. The expression of a feature map joins the sorted expressions of its summands by
+        :obj:`+`; a :obj:`skip_connect` contributes the expression of its source, a :obj:`none` or
+        any operation on a bare zero a zero. The representative has the lowest official index.
+        Different classes can compute the same function, see
+        :func:`~narformer_pyg.spaces.equivalent_indices`.
         """
         return NASBench201Cell.from_index(int(canonical_indices()[self.index]))
 

@@ -29,12 +29,10 @@ def function_indices() -> Tensor:
     """Returns for each official index the lowest one with the same function: long, [15625].
 
     The function of a cell is a sum of terms: a :obj:`skip_connect` contributes the terms of its
-    source, a :obj:`none` or an operation on an empty sum contributes nothing, an average pooling,
-    which is linear, contributes each term pooled, and a convolution contributes one term that holds
-    all of its input. Two cells have the same function if they have the same terms from the same
-    number of convolutions in the same places: two convolutions have weights of their own, one
-    convolution used twice does not. Such cells can represent the same functions, up to the biases
-    of convolutions of an empty sum, and use the same number of parameters.
+    source, a :obj:`none` or an operation on an empty sum nothing, an average pooling, which is
+    linear, each term pooled, and a convolution one term that holds all of its input. Cells with the
+    same terms from the same number of convolutions in the same places can represent the same
+    functions, up to biases of convolutions of an empty sum, with as many parameters.
     """
     first: dict[Any, int] = {}
     return torch.tensor(
