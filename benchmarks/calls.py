@@ -71,8 +71,8 @@ def main() -> None:
     parser.add_argument("--recipe", default="quick", help="training settings (default: quick)")
     parser.add_argument("--all", action="store_true", help="count calls outside the package too")
     args = parser.parse_args()
-    print(f"{calls_per_step(args.recipe, of_all=args.all)} calls a step, recipe {args.recipe}, batches of "
-          f"{get_recipe(args.recipe).batch_size} cells")  # fmt: skip
+    calls, size = calls_per_step(args.recipe, of_all=args.all), get_recipe(args.recipe).batch_size
+    print(f"{calls} calls a step, recipe {args.recipe}, batches of {size} cells")
 
 
 if __name__ == "__main__":

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from narformer_pyg._lazy import lazy_names
 
 if TYPE_CHECKING:
     from narformer_pyg.convert import from_onnx, from_torch, to_data
@@ -15,22 +16,11 @@ __version__ = "0.1.0"
 __all__ = ["ArchitecturePredictor", "create_model", "from_onnx", "from_torch", "to_data"]
 
 # The main names load their rooms, and with them PyTorch, on first use.
-_ROOMS = {
-    "ArchitecturePredictor": "predictor",
-    "create_model": "nn.models",
-    "from_onnx": "convert",
-    "from_torch": "convert",
-    "to_data": "convert",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _ROOMS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_ROOMS[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "predictor": ("ArchitecturePredictor",),
+        "nn.models": ("create_model",),
+        "convert": ("from_onnx", "from_torch", "to_data"),
+    },
+)

@@ -15,14 +15,26 @@ PACKAGE = Path(narformer_pyg.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # The rooms that each room may import, besides itself. Everybody may import those of BASE.
-BASE = {"", "errors", "_files", "_processes", "_checks", "_registry", "vocabulary"}
+BASE = {
+    "",
+    "errors",
+    "_files",
+    "_processes",
+    "_checks",
+    "_lazy",
+    "_registry",
+    "threads",
+    "vocabulary",
+}
 ALLOWED = {
-    "": {"convert", "predictor", "nn.models"},  # the main names, loaded at first use
+    "": {"_lazy", "convert", "predictor", "nn.models"},  # the main names, loaded at first use
     "errors": set(),
     "_files": set(),
     "_processes": set(),
     "_checks": set(),
     "_registry": set(),
+    "_lazy": set(),
+    "threads": set(),
     "vocabulary": BASE,
     "spaces": BASE,
     "convert": BASE | {"spaces"},

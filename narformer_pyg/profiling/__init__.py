@@ -5,8 +5,9 @@ Names are imported at first use: the processes that measure start fast and witho
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from narformer_pyg._lazy import lazy_names
 
 if TYPE_CHECKING:
     from narformer_pyg.profiling.families import FAMILIES, Family, generate
@@ -20,15 +21,6 @@ if TYPE_CHECKING:
     from narformer_pyg.profiling.latency_set import measure_again, write_networks
     from narformer_pyg.profiling.measure import Measurements, measure_models, profile_folder
     from narformer_pyg.profiling.weights import materialize, strip_weights
-
-_LAZY = {
-    **dict.fromkeys(("FAMILIES", "Family", "generate"), "families"),
-    **dict.fromkeys(("LabelComparison", "LatencyLabel", "compare_labels"), "labels"),
-    **dict.fromkeys(("read_labels", "write_labels"), "labels"),
-    **dict.fromkeys(("measure_again", "write_networks"), "latency_set"),
-    **dict.fromkeys(("Measurements", "measure_models", "profile_folder"), "measure"),
-    **dict.fromkeys(("materialize", "strip_weights"), "weights"),
-}
 
 __all__ = [
     "FAMILIES",
@@ -48,12 +40,33 @@ __all__ = [
     "write_networks",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "families": (
+            "FAMILIES",
+            "Family",
+            "generate",
+        ),
+        "labels": (
+            "LabelComparison",
+            "LatencyLabel",
+            "compare_labels",
+            "read_labels",
+            "write_labels",
+        ),
+        "latency_set": (
+            "measure_again",
+            "write_networks",
+        ),
+        "measure": (
+            "Measurements",
+            "measure_models",
+            "profile_folder",
+        ),
+        "weights": (
+            "materialize",
+            "strip_weights",
+        ),
+    },
+)

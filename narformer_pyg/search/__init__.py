@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from narformer_pyg._lazy import lazy_names
 
 if TYPE_CHECKING:
     from narformer_pyg.search.benchmark import NASBench201Evaluation
@@ -17,20 +18,6 @@ if TYPE_CHECKING:
     from narformer_pyg.search.searcher import Searcher
     from narformer_pyg.search.space import CellSpace, SearchSpace
     from narformer_pyg.search.surrogate import search_recipe
-
-_LAZY = {
-    **dict.fromkeys(("Evaluation", "SearchResult"), "evaluation"),
-    **dict.fromkeys(("CellSpace", "SearchSpace"), "space"),
-    **dict.fromkeys(("hypervolume", "non_dominated"), "pareto_front"),
-    "EvaluationLog": "log",
-    "NASBench201Evaluation": "benchmark",
-    "ParetoSearch": "pareto_search",
-    "PredictorSearch": "predictor_search",
-    "RandomSearch": "random_search",
-    "RegularizedEvolution": "evolution",
-    "Searcher": "searcher",
-    "search_recipe": "surrogate",
-}
 
 __all__ = [
     "CellSpace",
@@ -49,12 +36,28 @@ __all__ = [
     "search_recipe",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "evaluation": (
+            "Evaluation",
+            "SearchResult",
+        ),
+        "space": (
+            "CellSpace",
+            "SearchSpace",
+        ),
+        "pareto_front": (
+            "hypervolume",
+            "non_dominated",
+        ),
+        "log": ("EvaluationLog",),
+        "benchmark": ("NASBench201Evaluation",),
+        "pareto_search": ("ParetoSearch",),
+        "predictor_search": ("PredictorSearch",),
+        "random_search": ("RandomSearch",),
+        "evolution": ("RegularizedEvolution",),
+        "searcher": ("Searcher",),
+        "surrogate": ("search_recipe",),
+    },
+)
