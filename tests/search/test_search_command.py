@@ -144,7 +144,8 @@ def test_arguments_load_no_torch(room: str) -> None:
         f"from narformer_pyg.{room}.command import add_arguments\n"
         "parser = argparse.ArgumentParser()\n"
         "add_arguments(parser)\n"
-        "print([a.dest for a in parser._actions[1:] if not a.required and 'default' not in a.help])\n"
+        "optional = [action for action in parser._actions[1:] if not action.required]\n"
+        "print([action.dest for action in optional if 'default' not in action.help])\n"
         "print({'torch', 'lightning', 'onnx'} & set(sys.modules))\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
