@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -133,3 +135,18 @@ def test_missing_labels_are_failures() -> None:
     assert result.num_failed > 0
     with pytest.raises(ValueError, match=r"Expected 'target'.*got 'accuracy'"):
         NASBench201Evaluation(["accuracy"])
+
+
+@pytest.mark.parametrize("room", ["search", "profiling"])
+def test_arguments_load_no_torch(room: str) -> None:
+    script = (
+        "import argparse, sys\n"
+        f"from narformer_pyg.{room}.command import add_arguments\n"
+        "parser = argparse.ArgumentParser()\n"
+        "add_arguments(parser)\n"
+        "optional = [action for action in parser._actions[1:] if not action.required]\n"
+        "print([action.dest for action in optional if 'default' not in action.help])\n"
+        "print({'torch', 'lightning', 'onnx'} & set(sys.modules))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout == "[]\nset()\n", done.stderr
