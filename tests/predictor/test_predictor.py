@@ -169,7 +169,8 @@ class TestNetworks:
         "architecture", [str(DARTS_GENOTYPES["DARTS_V1"]), MATRIX], ids=["darts", "nasbench101"]
     )
     def test_other_spaces(self, architecture: Any) -> None:
-        predictor = small_predictor()
+        network = create_model("narformer_v2", 128, hidden_channels=16, num_blocks=1)
+        predictor = ArchitecturePredictor(CellTokenEncoder(), network).eval()
         graph = to_data(architecture)
         torch.testing.assert_close(predictor.predict(architecture), predictor.predict(graph))
         with pytest.raises(ValueError, match="'space'"):
