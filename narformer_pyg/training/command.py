@@ -88,7 +88,8 @@ def fit_arguments(args: argparse.Namespace) -> dict[str, Any]:
 
     if args.threads is not None:
         torch.set_num_threads(check_integer("--threads", args.threads))
-    torch.set_float32_matmul_precision(args.matmul_precision)
+    if args.matmul_precision != "highest":  # the default, which asking for would fix for oneDNN too
+        torch.set_float32_matmul_precision(args.matmul_precision)
     resolve_device(args.device)
     if args.devices * args.num_nodes > 1 and args.out is None:
         raise ValueError(
