@@ -79,17 +79,25 @@ class PredictorModule(LightningModule):
             self.loader.to(self.trainer.strategy.root_device)
             self.loader.batch_sampler.shard(self.trainer.global_rank, self.trainer.world_size)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def train_dataloader(self) -> Any:
+        """Returns the batches of an epoch."""
+        return self.loader
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor | None:
         """Returns the recipe's loss of a batch."""
-        prediction = self.predictor.forward_scaled(batch).float()
+        loss = self.loss(batch)
+        self._epoch_losses.append(loss.detach())
+        return loss
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Returns the recipe's loss of a batch, whose last graphs may be padding without labels."""
+        prediction = self.predictor.forward_scaled(batch).float()[: batch.y.size(0)]
         target = batch.y / self.predictor.scale
         terms = [
             weight * (loss(*prediction.chunk(2)) if of_copies else loss(prediction, target))
             for weight, loss, of_copies in self._terms
         ]
-        total = torch.stack(terms).sum()
-        self._epoch_losses.append(total.detach())
-        return total
+        return torch.stack(terms).sum()
 
     def on_validation_epoch_start(self) -> None:
         """Calibrates, so that validation sees the predictor that would be saved."""
