@@ -31,18 +31,18 @@ class RecordedCalls:
 
     def __init__(
         self,
-        function: Callable[[Any], Tensor | None],
+        function: Callable[[Any], Any],
         device: torch.device,
         state: Callable[[], list[Tensor]] | None = None,
     ) -> None:
         self._function = function
         self._device = device
         self._state = state or list
-        self._graphs: dict[Hashable, tuple[Any, Tensor | None]] = {}
+        self._graphs: dict[Hashable, tuple[Any, Any]] = {}
         self._pool: Any = None
         self._records = device.type == "cuda"
 
-    def __call__(self, shape: Hashable) -> Tensor | None:
+    def __call__(self, shape: Hashable) -> Any:
         """Calls the function; without waiting for the GPU, if its graph is recorded."""
         if not self._records:
             return self._function(shape)

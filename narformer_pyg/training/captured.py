@@ -22,7 +22,6 @@ from torch import Tensor
 from narformer_pyg._cuda_graphs import RecordedCalls
 from narformer_pyg.loader import DeviceLoader
 from narformer_pyg.loader.padded_batches import BatchShape, PaddedBatches
-from narformer_pyg.nn.kernels import triton_attention
 from narformer_pyg.predictor import ArchitecturePredictor
 from narformer_pyg.training.module import PredictorModule
 
@@ -88,8 +87,6 @@ def choose_engine(
     if reason is not None:
         _LOG.warning("Training goes step by step, not by whole steps on the GPU: %s", reason)
         return "eager"
-    if device.type == "cuda" and not triton_attention.is_available():
-        _LOG.warning("Triton is not installed: attention stores a message for every edge")
     if engine == "auto":
         return "compiled" if num_steps >= _MIN_COMPILED_STEPS and not pads else "captured"
     return engine

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from narformer_pyg.training.module import PredictorModule
 from narformer_pyg.training.processes import process_arguments, quiet_lightning
 from narformer_pyg.training.recipes import Recipe
 from narformer_pyg.training.resume import check_resume, training_identity
+
+_LOG = logging.getLogger(__name__)
 
 # Arguments of Lightning's trainer that the recipe and the arguments of 'fit' decide.
 _OWN_ARGUMENTS = frozenset(
@@ -156,6 +159,8 @@ def fit(
         engine, predictor, loader, num_epochs * len(loader),
         precision=precision, num_processes=num_processes, trainer_kwargs=trainer_kwargs,
     )  # fmt: skip
+    name = torch.cuda.get_device_name(target_device) if target_device.type == "cuda" else "the CPU"
+    _LOG.info("Training on %s, engine '%s'.", name, engine)
     identity = training_identity(
         predictor, labels, recipe,
         seed=seed, precision=precision, num_processes=num_processes, engine=engine,

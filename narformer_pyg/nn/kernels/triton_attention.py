@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import logging
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from narformer_pyg.nn.kernels.door import refuse_double_backward
+
+_LOG = logging.getLogger(__name__)
 
 #: Added to the sum of the scores of a node, as in the authors' release.
 EPSILON = 1e-6
@@ -47,26 +50,34 @@ class TritonEdges(NamedTuple):
     chunk_of: Tensor
 
 
-@functools.cache
-def is_available() -> bool:
-    """Whether Triton is installed."""
-    return importlib.util.find_spec("triton") is not None
-
-
 def is_supported(x: Tensor) -> bool:
     """Whether the programs compute rows of this type and width, on a GPU that Triton knows."""
     return (
         x.device.type == "cuda"
         and x.dtype in (torch.float32, torch.float16, torch.bfloat16)
         and x.size(-1) <= _MAX_WIDTH
-        and is_available()
-        and _capability(x.device) >= _MIN_CAPABILITY
+        and _works(x.device)
     )
 
 
 @functools.cache
-def _capability(device: torch.device) -> tuple[int, int]:
-    return torch.cuda.get_device_capability(device)
+def _works(device: torch.device) -> bool:
+    """Whether a small attention runs on this GPU; logs the reason if not."""
+    if torch.cuda.get_device_capability(device) < _MIN_CAPABILITY:
+        reason = f"{torch.cuda.get_device_name(device)} is too old for Triton"
+    elif importlib.util.find_spec("triton") is None:
+        reason = "Triton is not installed"
+    else:
+        try:
+            with torch.inference_mode(False), torch.enable_grad():
+                x = torch.ones(2, 16, device=device, requires_grad=True)
+                edges = sort_edges(torch.ones(2, 1, dtype=torch.long, device=device), 2)
+                attention(x, x, edges).sum().backward()
+            return True
+        except Exception as error:  # of a compiler that is missing or fails in its own way
+            reason = f"Triton fails ({type(error).__name__}: {error})"
+    _LOG.warning("Attention stores a message for every edge: %s", reason)
+    return False
 
 
 def sort_edges(edge_index: Tensor, num_nodes: int) -> TritonEdges:
