@@ -75,8 +75,17 @@ class RecordedCalls:
             graph = torch.cuda.CUDAGraph()
             if self._pool is None:
                 self._pool = torch.cuda.graph_pool_handle()
-            with torch.cuda.graph(graph, self._pool, stream, capture_error_mode="thread_local"):
-                out = self._function(shape)
+            outside = torch.cuda.current_stream()
+            try:
+                with torch.cuda.graph(graph, self._pool, stream, capture_error_mode="thread_local"):
+                    out = self._function(shape)
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError as error:
+                _free_generator()
+                return f"recording failed ({str(error).splitlines()[0]})"
+            finally:
+                torch.cuda.set_stream(outside)  # a recording that fails leaves its own behind
             self._graphs[shape] = (graph, out)
         return None
 
@@ -95,6 +104,12 @@ class RecordedCalls:
                 for tensor, copy in zip(tensors, copies, strict=True):
                     tensor.copy_(copy)
             torch.cuda.set_rng_state(random_state, self._device)
+
+
+def _free_generator() -> None:
+    """Lets the generator go on after a recording that failed, of which it still takes part."""
+    generator = torch.cuda.default_generators[torch.cuda.current_device()]
+    generator.graphsafe_set_state(generator.clone_state())
 
 
 @contextmanager

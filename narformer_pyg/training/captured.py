@@ -12,12 +12,14 @@ takes 0.1 ms, a tenth of a step.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+from lightning.pytorch.callbacks import Callback, Checkpoint
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from narformer_pyg._cuda_graphs import RecordedCalls
 from narformer_pyg.loader import DeviceLoader
@@ -38,6 +40,11 @@ _BATCHWISE = frozenset(
     {"accumulate_grad_batches", "barebones", "detect_anomaly", "fast_dev_run", "max_steps",
      "limit_train_batches", "overfit_batches", "plugins", "val_check_interval"}
 )  # fmt: skip
+# Hooks of callbacks that mean single steps, of which there is none here.
+_STEP_HOOKS = (
+    "on_train_batch_start", "on_train_batch_end", "on_before_zero_grad", "on_before_backward",
+    "on_after_backward", "on_before_optimizer_step",
+)  # fmt: skip
 
 
 def choose_engine(
@@ -48,6 +55,7 @@ def choose_engine(
     *,
     precision: str,
     num_processes: int,
+    callbacks: Sequence[Callback],
     trainer_kwargs: Mapping[str, Any],
 ) -> str:
     r"""Returns the engine of a training: :obj:`"eager"`, :obj:`"captured"` or :obj:`"compiled"`.
@@ -62,6 +70,7 @@ def choose_engine(
         num_steps (int): Steps of the whole training.
         precision (str): As Lightning takes it.
         num_processes (int): Processes that train together.
+        callbacks (sequence of Callback): Lightning's callbacks.
         trainer_kwargs (dict): Further arguments of Lightning's trainer.
     """
     if engine not in ENGINES:
@@ -71,6 +80,13 @@ def choose_engine(
         return "eager"
     reason = None
     batchwise = sorted(_BATCHWISE.intersection(trainer_kwargs))
+    batchwise += [
+        f"{type(callback).__name__}.{hook}"
+        for callback in callbacks
+        if not isinstance(callback, Checkpoint)  # which may save after any batch
+        for hook in _STEP_HOOKS
+        if getattr(type(callback), hook) is not getattr(Callback, hook)
+    ]
     if num_processes > 1:
         reason = "several processes train together"
     elif precision not in _AUTOCAST:
@@ -84,6 +100,9 @@ def choose_engine(
             pads = PaddedBatches(loader, batch_attributes(predictor)).pads
         except ValueError as error:
             reason = str(error)
+        else:
+            if pads and any(isinstance(m, _BatchNorm) for m in predictor.modules()):
+                reason = "batch norms would see the padding"
     if reason is not None:
         _LOG.warning("Training goes step by step, not by whole steps on the GPU: %s", reason)
         return "eager"
@@ -122,6 +141,12 @@ class CapturedModule(PredictorModule):
     def train_dataloader(self) -> Any:
         """Returns the one batch that Lightning sees of an epoch."""
         return _WholeEpoch()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Returns a fused AdamW, which needs no number from the GPU, with scaled gradients too."""
+        return torch.optim.AdamW(
+            self.predictor.parameters(), weight_decay=self.recipe.weight_decay, fused=True
+        )
 
     def on_train_start(self) -> None:
         """Puts what steps read and write where it stays, after a checkpoint is loaded."""
@@ -174,10 +199,13 @@ class CapturedModule(PredictorModule):
         batches = list(self.loader.batch_sampler)
         order = torch.cat(batches).to(self.device, non_blocking=True)
         self._full = max(map(len, batches))
-        for graphs, index in zip(batches, order.split([len(b) for b in batches]), strict=True):
-            self.shape = self.batches.shape_of(graphs)
-            self._index[: len(index)].copy_(index)
-            self._calls(self.shape)
+        parts = order.split([len(batch) for batch in batches])
+        # Lightning's autocast would hold for the backward pass too.
+        with torch.autocast(self.device.type, enabled=False):
+            for graphs, index in zip(batches, parts, strict=True):
+                self.shape = self.batches.shape_of(graphs)
+                self._index[: len(index)].copy_(index)
+                self._calls(self.shape)
         first = self.current_epoch * len(batches)
         self._epoch_losses.append(self._losses[first : first + len(batches)].mean())
         progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress

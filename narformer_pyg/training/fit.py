@@ -157,7 +157,8 @@ def fit(
     num_epochs = recipe.num_epochs(-(-len(loader) // num_processes))
     engine = choose_engine(
         engine, predictor, loader, num_epochs * len(loader),
-        precision=precision, num_processes=num_processes, trainer_kwargs=trainer_kwargs,
+        precision=precision, num_processes=num_processes, callbacks=callbacks,
+        trainer_kwargs=trainer_kwargs,
     )  # fmt: skip
     name = torch.cuda.get_device_name(target_device) if target_device.type == "cuda" else "the CPU"
     _LOG.info("Training on %s, engine '%s'.", name, engine)

@@ -16,7 +16,7 @@ from torch_geometric.data import Data
 from narformer_pyg._cuda_graphs import RecordedCalls
 from narformer_pyg.datasets import NASBench201
 from narformer_pyg.errors import CheckpointError
-from narformer_pyg.nn import CellTokenEncoder
+from narformer_pyg.nn import CellTokenEncoder, OperatorTokenEncoder
 from narformer_pyg.nn.models import create_model
 from narformer_pyg.predictor import ArchitecturePredictor
 from narformer_pyg.training import FitResult, Recipe, fit
@@ -160,9 +160,20 @@ def test_loss_that_is_no_number(cells: NASBench201, device: str) -> None:
         run(cells, "captured", recipe, device=device)
 
 
+class WatchSteps(Callback):
+    """Wants to see every step."""
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        pass
+
+
 @pytest.mark.parametrize(
     ("arguments", "reason"),
-    [({"precision": "64-true"}, "'64-true'"), ({"max_steps": 3}, "max_steps")],
+    [
+        ({"precision": "64-true"}, "'64-true'"),
+        ({"max_steps": 3}, "max_steps"),
+        ({"callbacks": [WatchSteps()]}, "WatchSteps.on_train_batch_end"),
+    ],
 )
 def test_falls_back_with_a_reason(
     cells: NASBench201, caplog: pytest.LogCaptureFixture, arguments: dict[str, Any], reason: str
@@ -171,6 +182,29 @@ def test_falls_back_with_a_reason(
         run(cells, "captured", **arguments)
     assert len(caplog.records) == 1
     assert reason in caplog.text
+
+
+@pytest.mark.parametrize("pads", [False, True])
+def test_batch_norms_do_not_see_padding(
+    cells: NASBench201, caplog: pytest.LogCaptureFixture, pads: bool
+) -> None:
+    encoder = CellTokenEncoder()
+    model = create_model("narformer_v2", encoder.out_channels, **RECIPE.model)
+    model.blocks[0].act = torch.nn.BatchNorm1d(16)
+    predictor = ArchitecturePredictor(encoder, model, scale=100.0)
+    graphs = networks() if pads else cells
+    fit(predictor, graphs, RECIPE, device="cpu", engine="captured", progress=False)
+    assert ("batch norms would see the padding" in caplog.text) == pads
+
+
+def test_half_precision_with_clipping_asks_for_no_number(cells: NASBench201) -> None:
+    """Only a fused optimizer skips a step of infinite gradients by itself."""
+
+    class Watch(Callback):
+        def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+            assert trainer.optimizers[0]._step_supports_amp_scaling
+
+    run(cells, "captured", precision="bf16-mixed", callbacks=[Watch()])
 
 
 def test_unknown_engine(cells: NASBench201) -> None:
@@ -214,6 +248,37 @@ def test_model_that_waits_is_called_step_by_step(caplog: pytest.LogCaptureFixtur
     result = run(networks(), "captured", recipe, device="cuda")
     assert caplog.text.count("not recorded as CUDA graphs") == 1
     assert_close(result, run(networks(), "eager", recipe, device="cuda"), tolerance=1e-4)
+
+
+@pytest.mark.gpu
+def test_networks_of_operators_are_recorded(caplog: pytest.LogCaptureFixture) -> None:
+    graphs = networks()
+    for graph in graphs:
+        graph.attr, graph.static = torch.rand(graph.num_nodes, 12), torch.rand(1, 4) * 1e9
+    encoder = OperatorTokenEncoder()
+    channels = {"static_channels": encoder.static_channels, "readout": "sum"}
+    model = create_model("narformer_v2", encoder.out_channels, **RECIPE.model, **channels)
+    predictor = ArchitecturePredictor(encoder, model, scale=100.0)
+    fit(predictor, graphs, RECIPE, device="cuda", engine="captured", progress=False)
+    assert "not recorded" not in caplog.text
+
+
+@pytest.mark.gpu
+def test_recording_that_fails(caplog: pytest.LogCaptureFixture) -> None:
+    """Explicit synchronization is refused while a graph is recorded."""
+    device = torch.device("cuda")
+
+    def draw(shape: int) -> torch.Tensor:
+        torch.cuda.synchronize()
+        return torch.rand(shape, device=device)
+
+    calls, outside = RecordedCalls(draw, device), torch.cuda.current_stream()
+    torch.manual_seed(0)
+    drawn = [calls(3), calls(3)]
+    assert caplog.text.count("recording failed") == 1
+    assert torch.cuda.current_stream() == outside
+    torch.manual_seed(0)
+    assert all(torch.equal(draw(3), value) for value in drawn)
 
 
 @pytest.mark.gpu
