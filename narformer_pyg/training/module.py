@@ -111,12 +111,12 @@ class PredictorModule(LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Returns AdamW, without a schedule of Lightning's; see :meth:`optimizer_step`."""
         # A fused step unscales mixed-precision gradients itself: too late for clipping them.
-        clips_scaled = self.recipe.gradient_clip > 0 and "mixed" in str(self.trainer.precision)
+        scaled = self.automatic_optimization and "mixed" in str(self.trainer.precision)
         return torch.optim.AdamW(
             self.predictor.parameters(),
             lr=self.recipe.learning_rate,
             weight_decay=self.recipe.weight_decay,
-            fused=not clips_scaled,
+            fused=not (scaled and self.recipe.gradient_clip > 0),
         )
 
     def learning_rate(self, step: int, num_steps: int) -> float:
