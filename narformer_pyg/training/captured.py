@@ -142,12 +142,6 @@ class CapturedModule(PredictorModule):
         """Returns the one batch that Lightning sees of an epoch."""
         return _WholeEpoch()
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Returns a fused AdamW, which needs no number from the GPU, with scaled gradients too."""
-        return torch.optim.AdamW(
-            self.predictor.parameters(), weight_decay=self.recipe.weight_decay, fused=True
-        )
-
     def on_train_start(self) -> None:
         """Puts what steps read and write where it stays, after a checkpoint is loaded."""
         super().on_train_start()
