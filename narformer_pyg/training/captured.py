@@ -24,6 +24,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from narformer_pyg._cuda_graphs import RecordedCalls
 from narformer_pyg.loader import DeviceLoader
 from narformer_pyg.loader.padded_batches import BatchShape, PaddedBatches
+from narformer_pyg.nn.kernels.triton_attention import is_supported
 from narformer_pyg.predictor import ArchitecturePredictor
 from narformer_pyg.training.module import PredictorModule
 
@@ -107,7 +108,10 @@ def choose_engine(
         _LOG.warning("Training goes step by step, not by whole steps on the GPU: %s", reason)
         return "eager"
     if engine == "auto":
-        return "compiled" if num_steps >= _MIN_COMPILED_STEPS and not pads else "captured"
+        # Where no program of Triton's works, none of the compiler's does.
+        compiles = is_supported(torch.empty(0, 1, device=device))
+        pays = num_steps >= _MIN_COMPILED_STEPS and not pads
+        return "compiled" if pays and compiles else "captured"
     return engine
 
 
