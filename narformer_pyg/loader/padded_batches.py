@@ -70,7 +70,11 @@ class PaddedBatches:
         #: Whether batches have a graph of padding.
         self.pads = any(layout.size is None for layout in self._layouts.values())
         self._on_device = {
-            i: (layout.starts.to(self._device), layout.sizes.to(self._device))
+            i: (
+                layout.starts.to(self._device),
+                layout.sizes.to(self._device),
+                int(layout.sizes.sum()),
+            )
             for i, layout in self._layouts.items()
             if layout.size is None
         }
@@ -131,7 +135,7 @@ class PaddedBatches:
             first = torch.arange(padded.numel(), device=self._device) * layout.size
             owner = torch.arange(padded.numel() * layout.size, device=self._device)
             return None, owner // max(layout.size, 1), first
-        starts, sizes = self._on_device[i]
+        starts, sizes, total = self._on_device[i]
         count = sizes.index_select(0, index)
         ends = count.cumsum(0)
         place = torch.arange(capacity, device=self._device)
@@ -139,7 +143,7 @@ class PaddedBatches:
         first = torch.cat([ends - count, ends[-1:]])
         start = torch.cat([starts.index_select(0, index), starts[:1]])
         element = (start - first).index_select(0, owner) + place
-        return element.clamp_(max=int(layout.sizes.sum()) - 1), owner, first
+        return element.clamp_(max=total - 1), owner, first
 
     def _close(
         self, edge_index: Tensor, owner: Tensor, firsts: dict[int, Tensor], shape: BatchShape

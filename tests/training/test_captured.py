@@ -11,15 +11,20 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch_geometric.data import Data
 
 from narformer_pyg._cuda_graphs import RecordedCalls
 from narformer_pyg.datasets import NASBench201
 from narformer_pyg.errors import CheckpointError
+from narformer_pyg.loader import DeviceLoader
+from narformer_pyg.loader.padded_batches import PaddedBatches
 from narformer_pyg.nn import CellTokenEncoder, OperatorTokenEncoder
+from narformer_pyg.nn.kernels.triton_attention import sort_edges
 from narformer_pyg.nn.models import create_model
 from narformer_pyg.predictor import ArchitecturePredictor
-from narformer_pyg.training import FitResult, Recipe, fit
+from narformer_pyg.training import FitResult, PredictorModule, Recipe, fit, get_recipe
 from narformer_pyg.training.callbacks import ResumableCheckpoint
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
@@ -295,3 +300,48 @@ def test_recording_leaves_state_and_random_numbers() -> None:
     torch.manual_seed(0)
     total.zero_()
     assert all(torch.equal(add(3), value) for value in recorded)
+
+
+class _Refuse(TorchDispatchMode):
+    """Raises where numbers come from the host: a copy that no CUDA graph can record."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        assert "lift_fresh" not in str(func)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", ["quick", "best", "paper", "latency", "latency_paper"])
+def test_a_step_asks_the_host_for_nothing(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Tensors without values: what depends on values, and would wait for a GPU, raises."""
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)  # as where nobody looks
+    recipe = get_recipe(name)
+    graphs: Any = NASBench201(target="cifar10valid_valid_acc")[:20]
+    encoder: Any = CellTokenEncoder()
+    if recipe.token_encoder:
+        encoder, graphs = OperatorTokenEncoder(**recipe.token_encoder), networks()
+        for graph in graphs:
+            graph.attr, graph.static = torch.rand(graph.num_nodes, 12), torch.rand(1, 4)
+    arguments = {**recipe.model, "hidden_channels": 16, "static_channels": encoder.static_channels}
+    model = create_model("narformer_v2", encoder.out_channels, **arguments)
+    predictor = ArchitecturePredictor(encoder, model, scale=100.0)
+    loader = DeviceLoader(graphs, 4, seed=0)
+    batches = PaddedBatches(loader, [*encoder.tokens, "y"])
+    index = next(iter(loader.batch_sampler))
+    shape = batches.shape_of(index)
+    module = PredictorModule(predictor, recipe, loader)
+    fake = FakeTensorMode()
+    for owner in module.modules():
+        for tensors in (owner._parameters, owner._buffers):
+            tensors.update({k: fake.from_tensor(v) for k, v in tensors.items() if v is not None})
+    for attribute in batches._attributes:
+        attribute.value = fake.from_tensor(attribute.value)
+    batches._on_device = {
+        i: (fake.from_tensor(a), fake.from_tensor(b), c)
+        for i, (a, b, c) in batches._on_device.items()
+    }
+    with fake, _Refuse():
+        batch = batches.cut(fake.from_tensor(index), shape)
+        module.loss(batch).backward()
+        torch.nn.utils.clip_grad_norm_(predictor.parameters(), 1.0)
+        sort_edges(batch.edge_index, shape.nodes)
+        assert predictor.eval()(batch).shape[0] == shape.graphs + batches.pads
