@@ -88,8 +88,20 @@ def choose_engine(
         _LOG.warning("Training goes step by step, not by whole steps on the GPU: %s", reason)
         return "eager"
     if engine == "auto":
-        return "compiled" if num_steps >= _MIN_COMPILED_STEPS and not pads else "captured"
+        engine = "compiled" if num_steps >= _MIN_COMPILED_STEPS and not pads else "captured"
+    if engine == "compiled" and (reason := _reason_against_compiling(device)) is not None:
+        _LOG.warning("The model is not compiled: %s", reason)
+        engine = "captured"
     return engine
+
+
+def _reason_against_compiling(device: torch.device) -> str | None:
+    """Returns the error of the compiler on a small function, or nothing."""
+    try:
+        torch.compile(lambda x: x.sin() + 1.0)(torch.zeros(8, device=device))
+    except Exception as error:  # each compiler fails in its own way
+        return f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+    return None
 
 
 def batch_attributes(predictor: ArchitecturePredictor) -> list[str]:

@@ -182,6 +182,17 @@ def test_unknown_engine(cells: NASBench201) -> None:
         run(cells, "fast")
 
 
+def test_compiler_that_fails(
+    cells: NASBench201, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*args: Any, **kwargs: Any) -> Any:
+        raise RuntimeError("no C compiler\nhere")
+
+    monkeypatch.setattr(torch, "compile", fail)
+    run(cells, "compiled")
+    assert caplog.text.count("not compiled: RuntimeError: no C compiler\n") == 1
+
+
 def test_out_of_memory_names_batch_and_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(self: RecordedCalls, shape: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
