@@ -227,8 +227,18 @@ def steps(bench: Bench) -> None:
                         captured = recorded(function, bench.device)
                         bench.record("steps", label, f"captured {precision}",
                                      seconds=bench.seconds(captured))  # fmt: skip
-                        if name == "cells 128" and precision == "TF32":
-                            busy(bench, label, captured)
+                        if precision == "TF32":
+                            plain = recorded(partial(without_kernels, function), bench.device)
+                            bench.record("steps", label, "captured TF32 without kernels",
+                                         seconds=bench.seconds(plain))  # fmt: skip
+                            if name == "cells 128":
+                                busy(bench, label, captured)
+
+
+def without_kernels(function: Callable[[], None]) -> None:
+    """Calls a function with all kernels of the package off."""
+    with kernels.enabled(False):
+        function()
 
 
 def busy(bench: Bench, label: str, function: Callable[[], None], calls: int = 20) -> None:
@@ -239,8 +249,9 @@ def busy(bench: Bench, label: str, function: Callable[[], None], calls: int = 20
             function()
         bench.wait()
     # Kernels overlap with nothing: a graph of one stream runs them one after another.
-    computing = sum(event.self_device_time_total for event in profile.key_averages()) / 1e6 / calls
-    kernel_count = sum(event.count for event in profile.key_averages()) / calls
+    events = [event for event in profile.key_averages() if event.self_device_time_total > 0]
+    computing = sum(event.self_device_time_total for event in events) / 1e6 / calls
+    kernel_count = sum(event.count for event in events) / calls
     wall = bench.seconds(function)
     bench.record("steps", label, "busy", seconds=wall, gpu_seconds=computing,
                  gpu_share=computing / wall, kernels=kernel_count)  # fmt: skip
