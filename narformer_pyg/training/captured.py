@@ -12,11 +12,12 @@ takes 0.1 ms, a tenth of a step.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from narformer_pyg._cuda_graphs import RecordedCalls
@@ -39,6 +40,11 @@ _BATCHWISE = frozenset(
      "limit_train_batches", "overfit_batches", "plugins", "val_check_interval"}
 )  # fmt: skip
 
+_BATCH_HOOKS = (
+    "on_train_batch_start", "on_train_batch_end", "on_before_zero_grad", "on_before_backward",
+    "on_after_backward", "on_before_optimizer_step",
+)  # fmt: skip
+
 
 def choose_engine(
     engine: str,
@@ -48,6 +54,7 @@ def choose_engine(
     *,
     precision: str,
     num_processes: int,
+    callbacks: Sequence[Callback],
     trainer_kwargs: Mapping[str, Any],
 ) -> str:
     r"""Returns the engine of a training: :obj:`"eager"`, :obj:`"captured"` or :obj:`"compiled"`.
@@ -62,6 +69,7 @@ def choose_engine(
         num_steps (int): Steps of the whole training.
         precision (str): As Lightning takes it.
         num_processes (int): Processes that train together.
+        callbacks (sequence of Callback): Callbacks of the caller.
         trainer_kwargs (dict): Further arguments of Lightning's trainer.
     """
     if engine not in ENGINES:
@@ -71,6 +79,7 @@ def choose_engine(
         return "eager"
     reason = None
     batchwise = sorted(_BATCHWISE.intersection(trainer_kwargs))
+    batchwise += [type(callback).__name__ for callback in callbacks if _sees_batches(callback)]
     if num_processes > 1:
         reason = "several processes train together"
     elif precision not in _AUTOCAST:
@@ -95,6 +104,14 @@ def choose_engine(
     return engine
 
 
+def _sees_batches(callback: Callback) -> bool:
+    """Whether a callback that is not Lightning's own wants to be called for single batches."""
+    cls = type(callback)
+    return not cls.__module__.startswith("lightning.") and any(
+        getattr(cls, name) is not getattr(Callback, name) for name in _BATCH_HOOKS
+    )
+
+
 def _reason_against_compiling(device: torch.device) -> str | None:
     """Returns the error of the compiler on a small function, or nothing."""
     try:
@@ -112,8 +129,8 @@ def batch_attributes(predictor: ArchitecturePredictor) -> list[str]:
 class CapturedModule(PredictorModule):
     r"""Trains as :class:`~narformer_pyg.training.PredictorModule`, by whole steps.
 
-    On the CPU, steps are the same but for the recording. Callbacks of Lightning are called for
-    epochs as ever, and as for one batch in each epoch.
+    On the CPU, steps are the same but for the recording. Lightning calls its callbacks for epochs
+    as ever, and as if each epoch had one batch.
 
     Args:
         num_epochs (int): Epochs of the whole training.

@@ -164,9 +164,20 @@ def test_loss_that_is_no_number(cells: NASBench201, device: str) -> None:
         run(cells, "captured", recipe, device=device)
 
 
+class EveryBatch(Callback):
+    """Wants to see single batches."""
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        pass
+
+
 @pytest.mark.parametrize(
     ("arguments", "reason"),
-    [({"precision": "64-true"}, "'64-true'"), ({"max_steps": 3}, "max_steps")],
+    [
+        ({"precision": "64-true"}, "'64-true'"),
+        ({"max_steps": 3}, "max_steps"),
+        ({"callbacks": [EveryBatch()]}, "EveryBatch"),
+    ],
 )
 def test_falls_back_with_a_reason(
     cells: NASBench201, caplog: pytest.LogCaptureFixture, arguments: dict[str, Any], reason: str
