@@ -68,6 +68,7 @@ QUICK = {
     "min_seconds": 0.0,
 }  # fmt: skip
 DENSE_CASES = ("cells 1", "cells 16", "cells 128", "cells 2", "networks 16")
+COMPILED_CASES = ("cells 128", "cells 16", "networks 16", "cells 2")
 
 
 class Bench:
@@ -227,8 +228,18 @@ def steps(bench: Bench) -> None:
                         captured = recorded(function, bench.device)
                         bench.record("steps", label, f"captured {precision}",
                                      seconds=bench.seconds(captured))  # fmt: skip
-                        if name == "cells 128" and precision == "TF32":
-                            busy(bench, label, captured)
+                        if precision == "TF32":
+                            plain = recorded(partial(without_kernels, function), bench.device)
+                            bench.record("steps", label, "captured TF32 without kernels",
+                                         seconds=bench.seconds(plain))  # fmt: skip
+                            if name == "cells 128":
+                                busy(bench, label, captured)
+
+
+def without_kernels(function: Callable[[], None]) -> None:
+    """Calls a function with all kernels of the package off."""
+    with kernels.enabled(False):
+        function()
 
 
 def busy(bench: Bench, label: str, function: Callable[[], None], calls: int = 20) -> None:
@@ -239,8 +250,9 @@ def busy(bench: Bench, label: str, function: Callable[[], None], calls: int = 20
             function()
         bench.wait()
     # Kernels overlap with nothing: a graph of one stream runs them one after another.
-    computing = sum(event.self_device_time_total for event in profile.key_averages()) / 1e6 / calls
-    kernel_count = sum(event.count for event in profile.key_averages()) / calls
+    events = [event for event in profile.key_averages() if event.self_device_time_total > 0]
+    computing = sum(event.self_device_time_total for event in events) / 1e6 / calls
+    kernel_count = sum(event.count for event in events) / calls
     wall = bench.seconds(function)
     bench.record("steps", label, "busy", seconds=wall, gpu_seconds=computing,
                  gpu_share=computing / wall, kernels=kernel_count)  # fmt: skip
@@ -249,18 +261,21 @@ def busy(bench: Bench, label: str, function: Callable[[], None], calls: int = 20
 def compiled(bench: Bench) -> None:
     """Times a compiled model, captured; compiling takes most of this section."""
     for name in bench.sizes["cases"]:
-        if name not in ("cells 128", "cells 2"):
+        if name not in COMPILED_CASES:
             continue
-        case = build(name, bench)
-        start = time.perf_counter()
-        model = torch.compile(case.model, dynamic=False)
-        functions = passes(case, bench.device, "TF32", model)
-        bench.wait()
-        bench.record("compiled", name, "compiling", seconds=time.perf_counter() - start)
-        for what, function in functions.items():
-            with guarded(f"{name}, {what}, compiled"):
+        with guarded(f"{name}, compiled"):
+            case = build(name, bench)
+            start = time.perf_counter()
+            model = torch.compile(case.model, dynamic=False)
+            functions = passes(case, bench.device, "TF32", model)
+            bench.wait()
+            bench.record("compiled", name, "compiling", seconds=time.perf_counter() - start)
+            for what, function in functions.items():
+                captured = recorded(function, bench.device)
                 bench.record("compiled", f"{name}, {what}", "compiled TF32",
-                             seconds=bench.seconds(recorded(function, bench.device)))  # fmt: skip
+                             seconds=bench.seconds(captured))  # fmt: skip
+                if name == "cells 128":
+                    busy(bench, f"{name}, {what}, compiled", captured)
 
 
 # ---------------------------------------------------------------------------------------- layer

@@ -13,8 +13,8 @@ from narformer_pyg._cuda_graphs import RecordedCalls
 from narformer_pyg.loader import DeviceLoader
 from narformer_pyg.loader.padded_batches import PaddedBatches
 
-# Recording a shape takes about as long as three batches.
-_MIN_BATCHES = 4
+# Recording a shape takes about as long as five batches.
+_MIN_BATCHES = 8
 
 
 def map_batches(

@@ -17,14 +17,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from lightning.pytorch.callbacks import Callback, Checkpoint
+from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from narformer_pyg._cuda_graphs import RecordedCalls
 from narformer_pyg.loader import DeviceLoader
 from narformer_pyg.loader.padded_batches import BatchShape, PaddedBatches
-from narformer_pyg.nn.kernels.triton_attention import is_supported
 from narformer_pyg.predictor import ArchitecturePredictor
 from narformer_pyg.training.module import PredictorModule
 
@@ -41,8 +40,7 @@ _BATCHWISE = frozenset(
     {"accumulate_grad_batches", "barebones", "detect_anomaly", "fast_dev_run", "max_steps",
      "limit_train_batches", "overfit_batches", "plugins", "val_check_interval"}
 )  # fmt: skip
-# Hooks of callbacks that mean single steps, of which there is none here.
-_STEP_HOOKS = (
+_BATCH_HOOKS = (
     "on_train_batch_start", "on_train_batch_end", "on_before_zero_grad", "on_before_backward",
     "on_after_backward", "on_before_optimizer_step",
 )  # fmt: skip
@@ -71,7 +69,7 @@ def choose_engine(
         num_steps (int): Steps of the whole training.
         precision (str): As Lightning takes it.
         num_processes (int): Processes that train together.
-        callbacks (sequence of Callback): Lightning's callbacks.
+        callbacks (sequence of Callback): Callbacks of the caller.
         trainer_kwargs (dict): Further arguments of Lightning's trainer.
     """
     if engine not in ENGINES:
@@ -81,13 +79,7 @@ def choose_engine(
         return "eager"
     reason = None
     batchwise = sorted(_BATCHWISE.intersection(trainer_kwargs))
-    batchwise += [
-        f"{type(callback).__name__}.{hook}"
-        for callback in callbacks
-        if not isinstance(callback, Checkpoint)  # which may save after any batch
-        for hook in _STEP_HOOKS
-        if getattr(type(callback), hook) is not getattr(Callback, hook)
-    ]
+    batchwise += [type(callback).__name__ for callback in callbacks if _sees_batches(callback)]
     if num_processes > 1:
         reason = "several processes train together"
     elif precision not in _AUTOCAST:
@@ -108,11 +100,28 @@ def choose_engine(
         _LOG.warning("Training goes step by step, not by whole steps on the GPU: %s", reason)
         return "eager"
     if engine == "auto":
-        # Where no program of Triton's works, none of the compiler's does.
-        compiles = is_supported(torch.empty(0, 1, device=device))
-        pays = num_steps >= _MIN_COMPILED_STEPS and not pads
-        return "compiled" if pays and compiles else "captured"
+        engine = "compiled" if num_steps >= _MIN_COMPILED_STEPS and not pads else "captured"
+    if engine == "compiled" and (reason := _reason_against_compiling(device)) is not None:
+        _LOG.warning("The model is not compiled: %s", reason)
+        engine = "captured"
     return engine
+
+
+def _sees_batches(callback: Callback) -> bool:
+    """Whether a callback that is not Lightning's own wants to be called for single batches."""
+    cls = type(callback)
+    return not cls.__module__.startswith("lightning.") and any(
+        getattr(cls, name) is not getattr(Callback, name) for name in _BATCH_HOOKS
+    )
+
+
+def _reason_against_compiling(device: torch.device) -> str | None:
+    """Returns the error of the compiler on a small function, or nothing."""
+    try:
+        torch.compile(lambda x: x.sin() + 1.0)(torch.zeros(8, device=device))
+    except Exception as error:  # each compiler fails in its own way
+        return f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+    return None
 
 
 def batch_attributes(predictor: ArchitecturePredictor) -> list[str]:
@@ -123,8 +132,8 @@ def batch_attributes(predictor: ArchitecturePredictor) -> list[str]:
 class CapturedModule(PredictorModule):
     r"""Trains as :class:`~narformer_pyg.training.PredictorModule`, by whole steps.
 
-    On the CPU, steps are the same but for the recording. Callbacks of Lightning are called for
-    epochs as ever, and as for one batch in each epoch.
+    On the CPU, steps are the same but for the recording. Lightning calls its callbacks for epochs
+    as ever, and as if each epoch had one batch.
 
     Args:
         num_epochs (int): Epochs of the whole training.

@@ -143,7 +143,8 @@ def fit(
     devices, num_nodes = (trainer_kwargs.pop(name, 1) for name in ("devices", "num_nodes"))
     processes = process_arguments(target_device, devices, num_nodes)
     num_processes = devices * num_nodes
-    callbacks = list(trainer_kwargs.pop("callbacks", ()))
+    given = list(trainer_kwargs.pop("callbacks", ()))
+    callbacks = list(given)
     if progress:
         callbacks.append(EpochProgressBar())
     if checkpoint is not None:
@@ -157,7 +158,7 @@ def fit(
     num_epochs = recipe.num_epochs(-(-len(loader) // num_processes))
     engine = choose_engine(
         engine, predictor, loader, num_epochs * len(loader),
-        precision=precision, num_processes=num_processes, callbacks=callbacks,
+        precision=precision, num_processes=num_processes, callbacks=given,
         trainer_kwargs=trainer_kwargs,
     )  # fmt: skip
     name = torch.cuda.get_device_name(target_device) if target_device.type == "cuda" else "the CPU"

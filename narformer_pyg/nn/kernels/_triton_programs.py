@@ -9,7 +9,7 @@ import triton.language as tl
 
 
 @triton.jit
-def _work(colptr, node_of, chunk_of, num_nodes, SPLIT: tl.constexpr):
+def _work(node_of, chunk_of, num_nodes, SPLIT: tl.constexpr):
     """Returns node, chunk and slot of this program; the node is -1 where there is no work.
 
     Each node has a program. With SPLIT, nodes of many edges are left to the programs behind those,
@@ -46,32 +46,32 @@ def _rows(matrix, nodes, exists, columns, SIZE: tl.constexpr):
 def attend(
     query, value, colptr, source, node_of, chunk_of, out, total, part, part_total,
     num_nodes, scale, epsilon,
-    F: tl.constexpr, FV: tl.constexpr, BLOCK: tl.constexpr, BLOCK_V: tl.constexpr,
-    TILE: tl.constexpr, CHUNK: tl.constexpr, SPLIT: tl.constexpr,
+    F: tl.constexpr, BLOCK: tl.constexpr, TILE: tl.constexpr, CHUNK: tl.constexpr,
+    SPLIT: tl.constexpr,
 ):  # fmt: skip
     """Sums s_ij v_j and s_ij over the edges of a node, and divides."""
-    node, chunk, slot = _work(colptr, node_of, chunk_of, num_nodes, SPLIT)
+    node, chunk, slot = _work(node_of, chunk_of, num_nodes, SPLIT)
     if node >= 0:
-        columns, columns_v = tl.arange(0, BLOCK), tl.arange(0, BLOCK_V)
+        columns = tl.arange(0, BLOCK)
         edge, end = _edges(colptr, node, chunk, CHUNK)
         q = _row(query, node, columns, F) * scale
-        summed = tl.zeros([BLOCK_V], tl.float32)
+        summed = tl.zeros([BLOCK], tl.float32)
         scores = tl.zeros([TILE], tl.float32)
         while edge < end:
             places = edge + tl.arange(0, TILE)
             exists = places < end
             j = tl.load(source + places, mask=exists, other=0)
             s = tl.sum(_rows(query, j, exists, columns, F) * q[None, :], axis=1)
-            summed += tl.sum(_rows(value, j, exists, columns_v, FV) * s[:, None], axis=0)
+            summed += tl.sum(_rows(value, j, exists, columns, F) * s[:, None], axis=0)
             scores += s
             edge += TILE
         score = tl.sum(scores, axis=0)
         if slot < 0:
             result = summed / (score + epsilon)
-            tl.store(out + node * FV + columns_v, result, mask=columns_v < FV)
+            tl.store(out + node * F + columns, result, mask=columns < F)
             tl.store(total + node, score + epsilon)
         else:
-            tl.store(part + slot * FV + columns_v, summed, mask=columns_v < FV)
+            tl.store(part + slot * F + columns, summed, mask=columns < F)
             tl.store(part_total + slot, score)
 
 
@@ -106,20 +106,19 @@ def combine(
 
 
 @triton.jit
-def weighted_mean(grad, out, mean, FV: tl.constexpr, BLOCK_V: tl.constexpr):
+def weighted_mean(grad, out, mean, F: tl.constexpr, BLOCK: tl.constexpr):
     """Multiplies a gradient by the output: the mean over edges of what it says of each value."""
     node = tl.program_id(0).to(tl.int64)
-    columns = tl.arange(0, BLOCK_V)
-    product = _row(grad, node, columns, FV) * _row(out, node, columns, FV)
+    columns = tl.arange(0, BLOCK)
+    product = _row(grad, node, columns, F) * _row(out, node, columns, F)
     tl.store(mean + node, tl.sum(product, axis=0))
 
 
 @triton.jit
 def _walk(
     query, value, grad, total, mean, neighbors, edge, end,
-    q, v, g, own_total, own_mean, grad_q, grad_v, columns, columns_v,
-    F: tl.constexpr, FV: tl.constexpr, TILE: tl.constexpr,
-    TARGET: tl.constexpr, SOURCE: tl.constexpr,
+    q, v, g, own_total, own_mean, grad_q, grad_v, columns,
+    F: tl.constexpr, TILE: tl.constexpr, TARGET: tl.constexpr, SOURCE: tl.constexpr,
 ):  # fmt: skip
     """Adds the gradients that edges bring to a node as their target, as their source or as both.
 
@@ -132,10 +131,10 @@ def _walk(
         q_j = _rows(query, j, exists, columns, F)
         d = tl.zeros([TILE], tl.float32)
         if TARGET:
-            v_j = _rows(value, j, exists, columns_v, FV)
+            v_j = _rows(value, j, exists, columns, F)
             d += (tl.sum(v_j * g[None, :], axis=1) - own_mean) / own_total
         if SOURCE:
-            g_j = _rows(grad, j, exists, columns_v, FV)
+            g_j = _rows(grad, j, exists, columns, F)
             t_j = tl.load(total + j, mask=exists, other=1.0)
             m_j = tl.load(mean + j, mask=exists, other=0.0)
             d += (tl.sum(g_j * v[None, :], axis=1) - m_j) / t_j
@@ -151,38 +150,38 @@ def _walk(
 def gradients(
     query, value, grad, total, mean, colptr, source, rowptr, target, is_symmetric,
     node_of, chunk_of, grad_query, grad_value, part_query, part_value, num_nodes, scale,
-    F: tl.constexpr, FV: tl.constexpr, BLOCK: tl.constexpr, BLOCK_V: tl.constexpr,
-    TILE: tl.constexpr, CHUNK: tl.constexpr, SPLIT: tl.constexpr,
+    F: tl.constexpr, BLOCK: tl.constexpr, TILE: tl.constexpr, CHUNK: tl.constexpr,
+    SPLIT: tl.constexpr,
 ):  # fmt: skip
     """Computes the gradients of query and value of a node, which is target and source of edges."""
-    node, chunk, slot = _work(colptr, node_of, chunk_of, num_nodes, SPLIT)
+    node, chunk, slot = _work(node_of, chunk_of, num_nodes, SPLIT)
     if node >= 0:
-        columns, columns_v = tl.arange(0, BLOCK), tl.arange(0, BLOCK_V)
+        columns = tl.arange(0, BLOCK)
         q = _row(query, node, columns, F) * scale
-        v, g = _row(value, node, columns_v, FV), _row(grad, node, columns_v, FV)
+        v, g = _row(value, node, columns, F), _row(grad, node, columns, F)
         t, m = tl.load(total + node), tl.load(mean + node)
         grad_q = tl.zeros([BLOCK], tl.float32)
-        grad_v = tl.zeros([BLOCK_V], tl.float32)
+        grad_v = tl.zeros([BLOCK], tl.float32)
         edge, end = _edges(colptr, node, chunk, CHUNK)
         if tl.load(is_symmetric) != 0:  # both roles in one walk
             grad_q, grad_v = _walk(
                 query, value, grad, total, mean, source, edge, end, q, v, g, t, m, grad_q, grad_v,
-                columns, columns_v, F, FV, TILE, True, True,
+                columns, F, TILE, True, True,
             )  # fmt: skip
         else:
             grad_q, grad_v = _walk(
                 query, value, grad, total, mean, source, edge, end, q, v, g, t, m, grad_q, grad_v,
-                columns, columns_v, F, FV, TILE, True, False,
+                columns, F, TILE, True, False,
             )  # fmt: skip
             edge, end = _edges(rowptr, node, chunk, CHUNK)
             grad_q, grad_v = _walk(
                 query, value, grad, total, mean, target, edge, end, q, v, g, t, m, grad_q, grad_v,
-                columns, columns_v, F, FV, TILE, False, True,
+                columns, F, TILE, False, True,
             )  # fmt: skip
         if slot < 0:
             grad_q *= scale
             tl.store(grad_query + node * F + columns, grad_q, mask=columns < F)
-            tl.store(grad_value + node * FV + columns_v, grad_v, mask=columns_v < FV)
+            tl.store(grad_value + node * F + columns, grad_v, mask=columns < F)
         else:
             tl.store(part_query + slot * F + columns, grad_q * scale, mask=columns < F)
-            tl.store(part_value + slot * FV + columns_v, grad_v, mask=columns_v < FV)
+            tl.store(part_value + slot * F + columns, grad_v, mask=columns < F)

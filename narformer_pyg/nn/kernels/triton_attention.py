@@ -125,11 +125,11 @@ def attention(query: Tensor, value: Tensor, edges: TritonEdges) -> Tensor:
 
     Args:
         query (torch.Tensor): Queries, which are the keys too, :math:`(|\mathcal{V}|, F)`.
-        value (torch.Tensor): Values :math:`(|\mathcal{V}|, F')`.
+        value (torch.Tensor): Values :math:`(|\mathcal{V}|, F)`.
         edges (TritonEdges): The edges.
 
     Returns:
-        torch.Tensor: The aggregated values :math:`(|\mathcal{V}|, F')`, of the type of the values.
+        torch.Tensor: The aggregated values :math:`(|\mathcal{V}|, F)`, of the type of the values.
     """
     return _Attention.apply(query.contiguous(), value.contiguous(), edges)
 
@@ -137,87 +137,64 @@ def attention(query: Tensor, value: Tensor, edges: TritonEdges) -> Tensor:
 class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, value: Tensor, edges: TritonEdges) -> Tensor:
-        num_nodes, out = query.size(0), torch.empty_like(value)
+        from narformer_pyg.nn.kernels import _triton_programs as programs
+
+        (num_nodes, size), slots = query.shape, edges.num_slots
+        out = torch.empty_like(value)
         total = query.new_empty(num_nodes, dtype=torch.float32)
-        if num_nodes > 0:
-            _attend(query, value, edges, out, total)
+        part = query.new_empty(slots, size, dtype=torch.float32)
+        part_total = query.new_empty(slots, dtype=torch.float32)
         ctx.edges = edges
         ctx.save_for_backward(query, value, out, total)
+        if num_nodes == 0:
+            return out
+        with torch.cuda.device_of(query):
+            programs.attend[(num_nodes + slots,)](
+                query, value, edges.colptr, edges.source, edges.node_of, edges.chunk_of, out,
+                total, part, part_total, num_nodes, size**-0.5, EPSILON,
+                **_constants(size, slots),
+            )  # fmt: skip
+            _combine(part, part_total, out, total, edges, divide=True)
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         refuse_double_backward("graph_aided_attention")
+        from narformer_pyg.nn.kernels import _triton_programs as programs
+
         query, value, out, total = ctx.saved_tensors
+        edges, grad = ctx.edges, grad.contiguous()
+        (num_nodes, size), slots = query.shape, edges.num_slots
         grad_query, grad_value = torch.empty_like(query), torch.empty_like(value)
-        if query.size(0) > 0:
-            _gradients(
-                query, value, out, total, grad.contiguous(), ctx.edges, grad_query, grad_value
-            )
+        mean = torch.empty_like(total)
+        part_query = query.new_empty(slots, size, dtype=torch.float32)
+        part_value = query.new_empty(slots, size, dtype=torch.float32)
+        if num_nodes == 0:
+            return grad_query, grad_value, None
+        constants = _constants(size, slots)
+        with torch.cuda.device_of(query):
+            programs.weighted_mean[(num_nodes,)](grad, out, mean, size, constants["BLOCK"])
+            programs.gradients[(num_nodes + slots,)](
+                query, value, grad, total, mean, edges.colptr, edges.source, edges.rowptr,
+                edges.target, edges.is_symmetric, edges.node_of, edges.chunk_of, grad_query,
+                grad_value, part_query, part_value, num_nodes, size**-0.5, **constants,
+            )  # fmt: skip
+            _combine(part_query, mean, grad_query, total, edges, divide=False)
+            _combine(part_value, mean, grad_value, total, edges, divide=False)
         return grad_query, grad_value, None
 
 
-def _settings(query: Tensor, value: Tensor, edges: TritonEdges) -> dict[str, Any]:
+def _constants(size: int, num_slots: int) -> dict[str, Any]:
     """Returns the constants of a compilation; rows are held whole, padded to a power of two."""
-    size, size_v = query.size(1), value.size(1)
-    block, block_v = _power_of_two(size), _power_of_two(size_v)
-    split = edges.num_slots > 0
+    block = _power_of_two(size)
     return {
         "F": size,
-        "FV": size_v,
         "BLOCK": block,
-        "BLOCK_V": block_v,
         "TILE": _TILE,
-        "CHUNK": _CHUNK if split else 1 << 30,
-        "SPLIT": split,
-        "num_warps": min(max(max(block, block_v) * _TILE // 512, 1), 8),
+        "CHUNK": _CHUNK if num_slots > 0 else 1 << 30,
+        "SPLIT": num_slots > 0,
+        "num_warps": min(max(block * _TILE // 512, 1), 8),
     }
-
-
-def _attend(query: Tensor, value: Tensor, edges: TritonEdges, out: Tensor, total: Tensor) -> None:
-    from narformer_pyg.nn.kernels import _triton_programs as programs
-
-    settings, slots = _settings(query, value, edges), edges.num_slots
-    part = query.new_empty(slots, value.size(1), dtype=torch.float32)
-    part_total = query.new_empty(slots, dtype=torch.float32)
-    work = (edges.node_of, edges.chunk_of)
-    with _device_of(query):
-        programs.attend[(query.size(0) + slots,)](
-            query, value, edges.colptr, edges.source, *work, out, total, part, part_total,
-            query.size(0), query.size(1) ** -0.5, EPSILON, **settings,
-        )  # fmt: skip
-        if slots > 0:
-            _combine(part, part_total, out, total, edges, divide=True)
-
-
-def _gradients(
-    query: Tensor,
-    value: Tensor,
-    out: Tensor,
-    total: Tensor,
-    grad: Tensor,
-    edges: TritonEdges,
-    grad_query: Tensor,
-    grad_value: Tensor,
-) -> None:
-    from narformer_pyg.nn.kernels import _triton_programs as programs
-
-    settings, slots = _settings(query, value, edges), edges.num_slots
-    mean = torch.empty_like(total)
-    part_query = query.new_empty(slots, query.size(1), dtype=torch.float32)
-    part_value = query.new_empty(slots, value.size(1), dtype=torch.float32)
-    with _device_of(query):
-        programs.weighted_mean[(query.size(0),)](
-            grad, out, mean, value.size(1), settings["BLOCK_V"], num_warps=settings["num_warps"]
-        )
-        programs.gradients[(query.size(0) + slots,)](
-            query, value, grad, total, mean, edges.colptr, edges.source, edges.rowptr,
-            edges.target, edges.is_symmetric, edges.node_of, edges.chunk_of, grad_query,
-            grad_value, part_query, part_value, query.size(0), query.size(1) ** -0.5, **settings,
-        )  # fmt: skip
-        if slots > 0:
-            for part, result in ((part_query, grad_query), (part_value, grad_value)):
-                _combine(part, mean, result, total, edges, divide=False)
 
 
 def _combine(
@@ -226,17 +203,13 @@ def _combine(
     from narformer_pyg.nn.kernels import _triton_programs as programs
 
     size, slots = out.size(1), edges.num_slots
-    programs.combine[(slots,)](
-        part, part_total, out, total, edges.node_of, edges.chunk_of, out.size(0), slots, EPSILON,
-        F=size, BLOCK=_power_of_two(size), TILE=8, DIVIDE=divide, num_warps=4,
-    )  # fmt: skip
+    if slots > 0:
+        programs.combine[(slots,)](
+            part, part_total, out, total, edges.node_of, edges.chunk_of, out.size(0), slots,
+            EPSILON, F=size, BLOCK=_power_of_two(size), TILE=8, DIVIDE=divide, num_warps=4,
+        )  # fmt: skip
 
 
 def _power_of_two(size: int) -> int:
     """Returns the smallest power of two that is not less."""
     return 1 << (size - 1).bit_length()
-
-
-def _device_of(x: Tensor) -> Any:
-    """Returns a context in which programs start on the device of a tensor."""
-    return torch.cuda.device_of(x)
