@@ -102,7 +102,15 @@ def measure_models(
     for name, value in (("seconds", seconds), ("timeout", timeout)):
         if isinstance(value, bool) or not isinstance(value, Real) or not 0 < value < math.inf:
             raise ValueError(f"Expected '{name}' to be a positive number (got {value!r})")
-    shapes = _check_shapes(input_shapes or {})
+    if not isinstance(input_shapes or {}, Mapping):
+        raise ValueError(
+            "Expected 'input_shapes' to map names of inputs to shapes, as "
+            f"{{'input': (1, 3, 224, 224)}} (got {input_shapes!r})"
+        )
+    shapes = {
+        str(name): [check_integer("input_shapes", size) for size in shape]
+        for name, shape in (input_shapes or {}).items()
+    }
     version = _check_runtime(provider)
     paths = _named_paths(files, root)
     shared = {"provider": provider, "threads": int(threads)}
@@ -115,10 +123,11 @@ def measure_models(
     header = {**settings, **columns, "passes": int(passes), "seed": int(seed)}
     # The entries of each pass, by file.
     done: list[dict[str, dict[str, Any]]] = [{} for _ in range(passes)]
+    names = list(paths)
     failures: dict[str, str] = {}
     with nullcontext() if journal is None else Journal(journal, "measurement", header) as kept:
         if kept is not None:
-            _resume(kept, paths, done, failures)
+            _resume(kept, paths, columns, done, failures)
         with tqdm(
             total=len(paths) * passes,
             initial=sum(len(entries) for entries in done),
@@ -126,35 +135,26 @@ def measure_models(
             unit="model",
             disable=not progress,
         ) as bar:
-            for number in range(passes):
-                order = np.random.default_rng([seed, number]).permutation(len(paths))
-                names = list(paths)
+            for number, entries in enumerate(done):
+                order = np.random.default_rng([seed, number]).permutation(len(names))
+                missing = [names[i] for i in order if names[i] not in entries]
                 with WorkerProcess(settings, float(timeout)) as worker:
-                    for name in (names[i] for i in order):
-                        if name in done[number]:
-                            continue
+                    for name in missing:
                         bar.update()
                         if name in failures:
                             continue
-                        entry = {
-                            "file": name,
-                            "pass": number,
-                            "sha256": _digest(paths[name]),
-                            **worker.measure(paths[name]),
-                        }
+                        entry = {"file": name, "pass": number, "sha256": _digest(paths[name])}
+                        entry |= worker.measure(paths[name])
                         if kept is not None:
                             kept.write(entry)
                         if "error" in entry:
                             failures[name] = entry["error"]
                             log.warning("%s was not measured: %s", name, entry["error"])
                         else:
-                            done[number][name] = entry
-    labels = [
-        _label([entries[name] for entries in done], columns)
-        for name in paths
-        if name not in failures
-    ]
-    return Measurements(labels, {name: failures[name] for name in paths if name in failures})
+                            entries[name] = entry
+    measured = [name for name in names if name not in failures]
+    labels = [_label([entries[name] for entries in done], columns) for name in measured]
+    return Measurements(labels, {name: failures[name] for name in names if name in failures})
 
 
 def profile_folder(
@@ -202,11 +202,8 @@ def measure_to_csv(
     noisy = sum(label.pass_spread > _LARGE_SPREAD for label in measured.labels)
     if noisy > len(measured.labels) // 10:
         log.warning(
-            "%d of %d latencies differ by more than %.0f %% between passes: the machine is busy, "
-            "and even the fastest runs may be too slow",
-            noisy,
-            len(measured.labels),
-            _LARGE_SPREAD * 100,
+            f"{noisy} of {len(measured.labels)} latencies differ by more than {_LARGE_SPREAD:.0%} "
+            "between passes: the machine is busy, and even the fastest runs may be too slow"
         )
     write_labels(measured.labels, out_csv)
     journal.unlink(missing_ok=True)
@@ -236,34 +233,31 @@ def processor_name(provider: str) -> str:
 def _resume(
     journal: Journal,
     paths: Mapping[str, Path],
+    columns: dict[str, Any],
     done: list[dict[str, dict[str, Any]]],
     failures: dict[str, str],
 ) -> None:
     """Takes over the entries of an earlier run, unless their files are gone or have changed."""
     for entry in journal.entries:
         try:
-            name, number, digest = entry["file"], entry["pass"], entry["sha256"]
-            if name not in paths or _digest(paths[name]) != digest:
+            name, entries = entry["file"], done[entry["pass"]]
+            if name not in paths or _digest(paths[name]) != entry["sha256"]:
                 continue
             if "error" in entry:
                 failures[name] = str(entry["error"])
             else:
-                columns = ("pass", "sha256", "latency_ms", "runs", *_MODEL_COLUMNS)
-                done[number][name] = {column: entry[column] for column in columns}
-        except (IndexError, KeyError, TypeError) as error:
+                _label([entry], columns)  # raises unless the entry is complete
+                entries[name] = entry
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
             raise journal.damaged(f"{type(error).__name__}: {error}") from error
 
 
 def _digest(path: Path) -> str:
     """Returns the sha256 of a file, or nothing if it cannot be read."""
-    digest = hashlib.sha256()
     try:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
+        return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError:
         return ""
-    return digest.hexdigest()
 
 
 def _label(entries: Sequence[dict[str, Any]], columns: dict[str, Any]) -> LatencyLabel:
@@ -292,18 +286,6 @@ def _named_paths(
             raise ValueError(f"Expected 'files' to name each model once (got {name!r} twice)")
         paths[name] = path
     return paths
-
-
-def _check_shapes(input_shapes: Mapping[str, Sequence[int]]) -> dict[str, list[int]]:
-    if not isinstance(input_shapes, Mapping):
-        raise ValueError(
-            "Expected 'input_shapes' to map names of inputs to shapes, as "
-            f"{{'input': (1, 3, 224, 224)}} (got {input_shapes!r})"
-        )
-    return {
-        str(name): [check_integer("input_shapes", size) for size in shape]
-        for name, shape in input_shapes.items()
-    }
 
 
 def _check_runtime(provider: str) -> str:

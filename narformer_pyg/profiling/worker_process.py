@@ -51,7 +51,7 @@ class WorkerProcess:
             line = ""
         finally:
             timer.cancel()
-        if line:
+        if line.endswith("\n"):  # a process that dies may leave half a line
             return json.loads(line)
         status = process.wait()
         self._close()
@@ -77,8 +77,8 @@ class WorkerProcess:
             status = self._process.wait()
             self._close()
             raise RuntimeError(
-                f"The process that measures did not start (exit status {status}); the reason is "
-                "on standard error"
+                f"The measuring process did not start (exit status {status}); standard error has "
+                "the reason"
             )
         return self._process
 

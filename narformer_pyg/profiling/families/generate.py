@@ -9,16 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import ModelProto
 
+from narformer_pyg.profiling.families import mobile, plain, residual, transformer
 from narformer_pyg.profiling.families.graph_builder import GraphBuilder, Value
-from narformer_pyg.profiling.families.mobile import (
-    efficientnet,
-    mnasnet,
-    mobilenet_v2,
-    mobilenet_v3,
-)
-from narformer_pyg.profiling.families.plain import alexnet, googlenet, squeezenet, vgg
-from narformer_pyg.profiling.families.residual import nasbench201, resnet
-from narformer_pyg.profiling.families.transformer import vit
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,21 +27,21 @@ _IMAGES = (96, 112, 128, 160, 192, 224)
 #: The ten families of NNLQP's latency benchmark, and small vision transformers, by name. Widths
 #: are chosen for some 1 to 60 ms on one thread of a current CPU.
 FAMILIES: dict[str, Family] = {
-    "alexnet": Family(alexnet, _IMAGES, (0.4, 1.8)),
-    "vgg": Family(vgg, _IMAGES[:4], (0.18, 0.8)),
-    "googlenet": Family(googlenet, _IMAGES, (0.5, 1.8)),
-    "resnet": Family(resnet, _IMAGES, (0.45, 1.7)),
-    "squeezenet": Family(squeezenet, _IMAGES, (0.8, 2.6)),
-    "mobilenet_v2": Family(mobilenet_v2, _IMAGES, (0.8, 3.2)),
-    "mobilenet_v3": Family(mobilenet_v3, _IMAGES, (1.0, 4.0)),
-    "mnasnet": Family(mnasnet, _IMAGES, (0.8, 3.6)),
-    "efficientnet": Family(efficientnet, _IMAGES, (0.8, 3.0)),
-    "nasbench201": Family(nasbench201, (32, 32, 48, 64), (1.2, 5.0)),
-    "vit": Family(vit, (96, 128, 160, 192, 224), (0.8, 3.5)),
+    "alexnet": Family(plain.alexnet, _IMAGES, (0.4, 1.8)),
+    "vgg": Family(plain.vgg, _IMAGES[:4], (0.18, 0.8)),
+    "googlenet": Family(plain.googlenet, _IMAGES, (0.5, 1.8)),
+    "resnet": Family(residual.resnet, _IMAGES, (0.45, 1.7)),
+    "squeezenet": Family(plain.squeezenet, _IMAGES, (0.8, 2.6)),
+    "mobilenet_v2": Family(mobile.mobilenet_v2, _IMAGES, (0.8, 3.2)),
+    "mobilenet_v3": Family(mobile.mobilenet_v3, _IMAGES, (1.0, 4.0)),
+    "mnasnet": Family(mobile.mnasnet, _IMAGES, (0.8, 3.6)),
+    "efficientnet": Family(mobile.efficientnet, _IMAGES, (0.8, 3.0)),
+    "nasbench201": Family(residual.nasbench201, (32, 32, 48, 64), (1.2, 5.0)),
+    "vit": Family(transformer.vit, (96, 128, 160, 192, 224), (0.8, 3.5)),
 }
 
-# Networks outside of these take less time than a clock resolves well, or more than is useful when
-# thousands are measured. Few are drawn, so cutting them off bends no family's shape.
+# Smaller networks are too fast for the clock, larger ones too slow to measure by the thousand. Few
+# draws fall outside, so the limits hardly change the distribution of a family.
 _MULTIPLY_ACCUMULATES = (1e7, 3e9)
 _MOST_PARAMETERS = 50e6
 _TRIES = 200
@@ -58,11 +50,10 @@ _TRIES = 200
 def generate(family: str, rng: np.random.Generator | int) -> ModelProto:
     r"""Draws a network of a family, as an ONNX model of a few kilobytes.
 
-    The kernel sizes, channels, depths, expansions and groups of the family's layers vary per
-    layer, and the whole network in width and resolution. It is an inference graph of batch size 1
-    and float32, opset 17, written as PyTorch exports it (batch normalisation folded into
-    convolutions, SiLU as Sigmoid and Mul, and so on). Its weights have shapes and no data; see
-    :func:`~narformer_pyg.profiling.materialize`.
+    Kernel sizes, channels, depths, expansions and groups vary per layer, width and resolution per
+    network. The model is a float32 inference graph of batch size 1 and opset 17 in the form of a
+    PyTorch export (batch normalisation folded into convolutions, SiLU as Sigmoid and Mul, and so
+    on). Weights have shapes but no data; see :func:`~narformer_pyg.profiling.materialize`.
 
     The same seed gives the same model. :obj:`metadata_props` holds :obj:`family`, :obj:`seed`
     (``generate(family, int(seed))`` builds the model again), :obj:`resolution`, :obj:`nodes`,

@@ -19,7 +19,7 @@ def resnet(g: GraphBuilder) -> Value:
                 x = _bottleneck_block(g, x, g.channels(base / 2), out_channels, stride)
             else:
                 x = _basic_block(g, x, g.channels(base), out_channels, stride)
-    return g.linear(g.flatten(g.global_average_pool(x)), g.pick(10, 100, 1000))
+    return g.classifier(x)
 
 
 def _basic_block(g: GraphBuilder, x: Value, inner: int, out_channels: int, stride: int) -> Value:

@@ -16,7 +16,7 @@ from narformer_pyg.profiling import (
     read_labels,
     write_networks,
 )
-from narformer_pyg.profiling.latency_set import measure_set
+from narformer_pyg.profiling.measure import measure_to_csv
 
 QUICK: dict[str, Any] = {"seconds": 0.002, "passes": 2, "progress": False}
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "measure_latency_set.py"
@@ -45,7 +45,8 @@ def test_networks_are_the_same_every_time(tmp_path: Path) -> None:
 
 def test_set_and_repetition(tmp_path: Path) -> None:
     folder, first, second = tmp_path / "nets", tmp_path / "first.csv", tmp_path / "second.csv"
-    measure_set(folder, first, 3, families=["squeezenet", "mnasnet"], **QUICK)
+    networks = write_networks(folder, 3, families=["squeezenet", "mnasnet"])
+    measure_to_csv(networks, folder, first, **QUICK)
     labels = read_labels(first)
     assert [label.file for label in labels] == [
         "squeezenet_00000.onnx", "mnasnet_00001.onnx", "squeezenet_00002.onnx",
