@@ -22,12 +22,12 @@ class LatencyLabel:
         file (str): The ONNX file, relative to the folder that was measured.
         family (str): The family in the metadata of the model, or nothing.
         latency_ms (float): The time of one inference.
-        unit (str): The unit of :obj:`latency_ms`, always :obj:`"ms"`.
-        statistic (str): The statistic over all runs of all passes, always :obj:`"minimum"`.
+        unit (str): Always :obj:`"ms"`.
+        statistic (str): Always :obj:`"minimum"`, over all runs of all passes.
         passes (int): The number of processes that measured the model.
         runs (int): The number of timed runs in all passes.
-        pass_spread (float): The slowest pass divided by the fastest, minus one; a large value
-            marks a label that a busy machine has disturbed.
+        pass_spread (float): The slowest pass divided by the fastest, minus one: large on a busy
+            machine.
         batch (int): The first dimension of the first input.
         precision (str): The type of most weights.
         weights (str): :obj:`"stored"`, or :obj:`"random"` for a file without the data of weights.
@@ -113,8 +113,7 @@ class LabelComparison:
         mape (float): The mean of :math:`|b / a - 1|`, in percent.
         median (float): The median of :math:`|b / a - 1|`, in percent.
         bias (float): The mean of :math:`b / a - 1`, in percent.
-        within_10_percent (float): The share of models with :math:`|b / a - 1| \le 0.1`, in
-            percent.
+        within_10_percent (float): The models with :math:`|b / a - 1| \le 0.1`, in percent.
         different_settings (tuple of str): The columns that differ for some model.
     """
 

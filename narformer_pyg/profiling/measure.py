@@ -61,10 +61,10 @@ def measure_models(
 ) -> Measurements:
     r"""Measures the latency of ONNX models with ONNX Runtime.
 
-    The label of a model is its fastest run in several short passes. Each pass is a process of its
-    own that visits the models in an order of its own, so that neither the memory layout of one
-    process nor one busy minute decides a label. Loading and two warm-up runs are not timed. Weights
-    without data become random; floating-point inputs are random, integer inputs are ones.
+    The label of a model is its fastest run in several short passes. Each pass is a new process with
+    a new order of models, so that neither the memory layout of one process nor one busy minute
+    decides a label. Loading and two warm-up runs are not timed. Weights without data become random;
+    floating-point inputs are random, integer inputs are ones.
 
     A model that fails, ends the process or takes too long does not stop the others.
 
@@ -72,18 +72,16 @@ def measure_models(
         files (sequence of str or os.PathLike): The models.
         root (str or os.PathLike, optional): The folder that names in labels are relative to;
             by default names are the paths as passed. (default: :obj:`None`)
-        journal (str or os.PathLike, optional): A file that receives every measurement at once. The
-            same call resumes from it and measures only what is missing or has changed. The caller
-            removes it. (default: :obj:`None`)
+        journal (str or os.PathLike, optional): A file that receives every measurement, from which
+            the same call resumes. The caller removes it. (default: :obj:`None`)
         provider (str, optional): The execution provider. (default: :obj:`"CPUExecutionProvider"`)
         threads (int, optional): The threads within an operator. More than one make labels
             noisier, on shared machines several times. (default: :obj:`1`)
         passes (int, optional): The number of passes. (default: :obj:`3`)
         seconds (float, optional): The seconds of timed runs per model and pass; at least three
             runs are timed. (default: :obj:`0.2`)
-        input_shapes (mapping, optional): Shapes by the names of inputs, as
-            :obj:`{"input": (1, 3, 224, 224)}`, for inputs with open dimensions.
-            (default: :obj:`None`)
+        input_shapes (mapping, optional): Shapes of inputs with open dimensions, by name, as
+            :obj:`{"input": (1, 3, 224, 224)}`. (default: :obj:`None`)
         processor (str, optional): The name of the processor in labels; by default that of the
             system. (default: :obj:`None`)
         timeout (float, optional): The seconds that one model may take in one pass.
@@ -128,12 +126,9 @@ def measure_models(
     with nullcontext() if journal is None else Journal(journal, "measurement", header) as kept:
         if kept is not None:
             _resume(kept, paths, columns, done, failures)
+        total, initial = len(names) * passes, sum(map(len, done))
         with tqdm(
-            total=len(paths) * passes,
-            initial=sum(len(entries) for entries in done),
-            desc="Measuring",
-            unit="model",
-            disable=not progress,
+            desc="Measuring", total=total, initial=initial, unit="model", disable=not progress
         ) as bar:
             for number, entries in enumerate(done):
                 order = np.random.default_rng([seed, number]).permutation(len(names))
@@ -162,9 +157,8 @@ def profile_folder(
 ) -> Measurements:
     r"""Measures all ONNX models in a folder and writes their latencies to a CSV file.
 
-    The columns are those of :class:`~narformer_pyg.profiling.LatencyLabel`. While it runs, a
-    journal stands beside the CSV file (:obj:`.journal` is appended to its name), and the same call
-    after a kill continues from it.
+    The columns are those of :class:`~narformer_pyg.profiling.LatencyLabel`. After a kill, the same
+    call continues from a journal beside the CSV file, with :obj:`.journal` appended to its name.
 
     Args:
         folder (str or os.PathLike): The folder; :obj:`*.onnx` in it and below are measured.

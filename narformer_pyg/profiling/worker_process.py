@@ -84,14 +84,10 @@ class WorkerProcess:
 
     def _close(self) -> None:
         process, self._process = self._process, None
-        if process is None:
-            return
-        for pipe in (process.stdin, process.stdout):
-            assert pipe is not None
-            with contextlib.suppress(BrokenPipeError):
-                pipe.close()
-        process.kill()
-        process.wait()
+        if process is not None:
+            process.kill()
+            with contextlib.suppress(BrokenPipeError), process:  # closes the pipes and waits
+                pass
 
     def __enter__(self) -> WorkerProcess:
         return self

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from scipy.stats import rankdata
 from torch_geometric.data import Data
 
 from narformer_pyg.loader import DeviceLoader
@@ -52,12 +53,8 @@ def rank_labels(scores: np.ndarray) -> np.ndarray:
     Args:
         scores (numpy.ndarray): :math:`(n, T)`, larger is better; ranked within each column.
     """
-    labels = np.empty(scores.shape, dtype=np.float32)
-    for column in range(scores.shape[1]):
-        _, place, counts = np.unique(scores[:, column], return_inverse=True, return_counts=True)
-        middle = np.cumsum(counts) - 0.5 * counts
-        labels[:, column] = 1.0 + middle[place.reshape(-1)] / len(scores)
-    return labels
+    ranks = rankdata(scores, axis=0) - 0.5
+    return (1.0 + ranks / max(len(scores), 1)).astype(np.float32)
 
 
 def train_ensemble(
