@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -55,7 +56,8 @@ class ParetoSearch(PredictorSearcher[Arch]):
         generations: int = 15,
         **kwargs: Any,
     ) -> None:
-        _check_pymoo()
+        if find_spec("pymoo") is None:
+            raise ImportError("ParetoSearch needs pymoo: 'pip install \"narformer-pyg[search]\"'")
         if not isinstance(objectives, Mapping) or len(objectives) < 2:
             raise ValueError(
                 "Expected 'objectives' to say 'max' or 'min' for at least two values of "
@@ -67,13 +69,9 @@ class ParetoSearch(PredictorSearcher[Arch]):
         self.generations = check_integer("generations", generations)
 
     def propose_by_predictor(
-        self,
-        good: Sequence[Evaluation],
-        labels: np.ndarray,
-        seen: set[str],
-        count: int,
+        self, good: Sequence[Evaluation], labels: np.ndarray, seen: set[str], count: int,
         rng: np.random.Generator,
-    ) -> list[Arch]:
+    ) -> list[Arch]:  # fmt: skip
         """Trains the predictor, evolves a population on it and returns the most promising."""
         predict = self.train_and_predict(good, labels, rng)
         # The evaluated front, the next fronts, then random architectures.
@@ -96,17 +94,6 @@ class ParetoSearch(PredictorSearcher[Arch]):
         batch = [new[i] for i in chosen]
         seen.update(self.space.key(a) for a in batch)
         return batch + self.draw_random(seen, count - len(batch), rng)
-
-
-def _check_pymoo() -> None:
-    try:
-        import pymoo  # noqa: F401
-    except ModuleNotFoundError as error:
-        if error.name != "pymoo":
-            raise
-        raise ImportError(
-            "The Pareto search needs pymoo; install it with 'pip install \"narformer-pyg[search]\"'"
-        ) from error
 
 
 def _evolve(

@@ -72,11 +72,9 @@ def train_ensemble(
     """
     from narformer_pyg.training import fit
 
-    train_set = []
-    for data, y in zip(graphs, torch.from_numpy(labels), strict=True):
-        data = copy.copy(data)
+    train_set = [copy.copy(data) for data in graphs]
+    for data, y in zip(train_set, torch.from_numpy(labels), strict=True):
         data.y = y.unsqueeze(0)
-        train_set.append(data)
     members = []
     # The caller's random numbers stay as they are.
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
@@ -89,8 +87,8 @@ def train_ensemble(
             arguments: dict[str, Any] = {"out_channels": labels.shape[1], **recipe.model}
             network = create_model(model, token_encoder.out_channels, **arguments)
             member = ArchitecturePredictor(copy.deepcopy(token_encoder), network)
-            fit(member, subset, recipe, seed=seed, device=str(device), progress=False)
-            members.append(member)
+            trained = fit(member, subset, recipe, seed=seed, device=str(device), progress=False)
+            members.append(trained.predictor)
     return members
 
 
