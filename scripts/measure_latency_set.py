@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from pathlib import Path
 
 import numpy as np
 
@@ -29,7 +28,7 @@ from narformer_pyg.profiling.command import (
 )
 from narformer_pyg.profiling.families import FAMILIES
 from narformer_pyg.profiling.latency_set import measure_again, write_networks
-from narformer_pyg.profiling.measure import Measurements, measure_to_csv
+from narformer_pyg.profiling.measure import Measurements, profile_folder
 
 log = logging.getLogger("measure_latency_set")
 
@@ -71,7 +70,7 @@ def main() -> int:
             log.warning("The two differ in %s", ", ".join(result.different_settings))
         return 0
     networks = write_networks(args.folder, args.num, args.seed, args.families)
-    measured = measure_to_csv(networks, Path(args.folder), args.output, seed=args.seed, **settings)
+    measured = profile_folder(args.folder, args.output, networks, seed=args.seed, **settings)
     _log_families(measured)
     log.info("Wrote %d latencies to %s", len(measured.labels), args.output)
     return report_failures(measured.failures)

@@ -13,7 +13,7 @@ from narformer_pyg._checks import check_integer, check_seed
 from narformer_pyg._files import atomic_write, is_inside
 from narformer_pyg.profiling.families import FAMILIES, generate
 from narformer_pyg.profiling.labels import LabelComparison, compare_labels, read_labels
-from narformer_pyg.profiling.measure import measure_to_csv
+from narformer_pyg.profiling.measure import profile_folder
 
 
 def write_networks(
@@ -105,8 +105,8 @@ def measure_again(
     missing = [str(path) for path in paths if not path.is_file()]
     if missing:
         raise FileNotFoundError(
-            f"Expected 'folder' to hold the models of {str(labels_csv)!r} "
-            f"({len(missing)} of {len(paths)} missing, {missing[0]!r} for one)"
+            f"Expected 'folder' to hold the models of {str(labels_csv)!r} (got {len(missing)} of "
+            f"{len(paths)} that do not exist, for instance {missing[0]!r})"
         )
-    second = measure_to_csv(paths, Path(folder), out_csv, seed=seed, **settings)
+    second = profile_folder(folder, out_csv, paths, seed=seed, **settings)
     return compare_labels(first, second.labels)

@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -153,16 +154,21 @@ def measure_models(
 
 
 def profile_folder(
-    folder: str | os.PathLike[str], out_csv: str | os.PathLike[str], **settings: Any
+    folder: str | os.PathLike[str],
+    out_csv: str | os.PathLike[str],
+    files: Sequence[Path] | None = None,
+    **settings: Any,
 ) -> Measurements:
-    r"""Measures all ONNX models in a folder and writes their latencies to a CSV file.
+    r"""Measures the ONNX models in a folder and writes their latencies to a CSV file.
 
     The columns are those of :class:`~narformer_pyg.profiling.LatencyLabel`. After a kill, the same
     call continues from a journal beside the CSV file, with :obj:`.journal` appended to its name.
 
     Args:
-        folder (str or os.PathLike): The folder; :obj:`*.onnx` in it and below are measured.
+        folder (str or os.PathLike): The folder.
         out_csv (str or os.PathLike): The table to write; an old one is replaced.
+        files (sequence of Path, optional): The models, inside the folder; by default every
+            :obj:`*.onnx` in it and below. (default: :obj:`None`)
         **settings (optional): The arguments of :func:`measure_models` except :obj:`root` and
             :obj:`journal`.
 
@@ -174,19 +180,13 @@ def profile_folder(
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"Expected 'folder' to be a folder (got {str(folder)!r})")
-    files = sorted(path for path in folder.rglob("*.onnx") if path.is_file())
+    if files is None:
+        files = sorted(path for path in folder.rglob("*.onnx") if path.is_file())
     if not files:
         raise FileNotFoundError(f"Expected 'folder' to hold *.onnx files (got {str(folder)!r})")
-    return measure_to_csv(files, folder, out_csv, **settings)
-
-
-def measure_to_csv(
-    files: Sequence[Path], root: Path, out_csv: str | os.PathLike[str], **settings: Any
-) -> Measurements:
-    r"""Measures some models of a folder as :func:`profile_folder` measures all of them."""
     check_folder(out_csv)
     journal = Path(f"{os.fspath(out_csv)}.journal")
-    measured = measure_models(files, root=root, journal=journal, **settings)
+    measured = measure_models(files, root=folder, journal=journal, **settings)
     if not measured.labels:
         name, reason = next(iter(measured.failures.items()))
         journal.unlink(missing_ok=True)  # or mending the models would change nothing
@@ -212,15 +212,15 @@ def processor_name(provider: str) -> str:
         if torch.cuda.is_available():
             return torch.cuda.get_device_name(0)
     cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():  # Linux; platform.processor() is empty there, or the architecture
-        for line in cpuinfo.read_text("utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
+    if cpuinfo.exists():  # Linux, where platform.processor() has no name
+        found = re.search(r"^model name\s*:\s*(.+)$", cpuinfo.read_text("utf-8", "replace"), re.M)
+        if found:
+            return found[1].strip()
     if platform.system() == "Darwin":
         command = ["sysctl", "-n", "machdep.cpu.brand_string"]
-        found = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-        if found:
-            return found
+        name = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+        if name:
+            return name
     return platform.processor() or platform.machine()
 
 
@@ -290,10 +290,7 @@ def _check_runtime(provider: str) -> str:
         raise ImportError(
             "Measuring latency needs ONNX Runtime: 'pip install \"narformer-pyg[runtime]\"'"
         ) from error
-    available = onnxruntime.get_available_providers()
-    if provider not in available:
-        raise ValueError(
-            f"Expected 'provider' to be a provider of the installed ONNX Runtime, "
-            f"{', '.join(available)} (got {provider!r})"
-        )
+    available = ", ".join(onnxruntime.get_available_providers())
+    if provider not in available.split(", "):
+        raise ValueError(f"Expected 'provider' to be among {available} (got {provider!r})")
     return str(onnxruntime.__version__)
