@@ -1,4 +1,4 @@
-"""Where attention goes: raw, softmax-normalised and linearly normalised scores.
+"""Maps of attention: raw, softmax-normalised and linearly normalised scores.
 
     python benchmarks/nasbench201.py --groups accuracy attention --sizes 781 --seeds 0
     python benchmarks/attention_maps.py --out benchmarks/results/attention_maps.csv

@@ -1,4 +1,4 @@
-"""What the benchmarks share: interleaved timing, memory of fresh processes, flags, output."""
+"""Interleaved timing, memory of fresh processes, flags and output of the benchmarks."""
 
 from __future__ import annotations
 

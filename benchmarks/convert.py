@@ -1,4 +1,4 @@
-"""How many ONNX models convert, how fast, and how many shapes are wrong.
+"""Conversion of ONNX models: the number that convert, the time, and wrong shapes.
 
     python benchmarks/convert.py FOLDER ... --inputs benchmarks/convert_inputs.json \
         --out benchmarks/results/convert.csv

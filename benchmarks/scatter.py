@@ -1,4 +1,4 @@
-"""What torch-scatter buys: layers with it and without it, in turn, on the same graph.
+"""The use of torch-scatter: layers with it and without it, in turn, on the same graph.
 
     python benchmarks/scatter.py --out benchmarks/results/scatter.csv
 

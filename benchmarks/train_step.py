@@ -10,7 +10,7 @@ hits all alike:
 - "dense": the authors' way of computing, a loop over graphs with dense matrices, see ``dense.py``;
 - "kernels": this package as it is;
 - "plain": with all kernels off;
-- one row a kernel: that kernel off, all others on;
+- one row a kernel: that kernel off, all others on (one cell alone shows what a small graph costs);
 - "bf16": this package under autocast, with ``--bf16``.
 
 A training step is forward, relative squared error, backward and a fused AdamW step. Ratios are
@@ -172,8 +172,8 @@ def main() -> None:
         "--min_seconds", type=float, default=0.1, help="of a measurement (default: 0.1)"
     )
     parser.add_argument(
-        "--cases", nargs="+", default=["cells 16", "cells 128", "networks 16"],
-        help="batches to measure (default: all three)",
+        "--cases", nargs="+", default=["cells 1", "cells 16", "cells 128", "networks 16"],
+        help="batches to measure (default: all four)",
     )  # fmt: skip
     quick = {"hidden_channels": 32, "repeats": 2, "min_seconds": 0.001, "cases": ["cells 2"]}
     args = common.parse_args(parser, quick)

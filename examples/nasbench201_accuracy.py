@@ -56,7 +56,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.threads is not None:
         torch.set_num_threads(args.threads)
-    torch.set_float32_matmul_precision(args.matmul_precision)
+    if args.matmul_precision != "highest":  # the default
+        torch.set_float32_matmul_precision(args.matmul_precision)
     if args.resume and args.out is None:
         parser.error("--resume needs --out, the folder of the interrupted run")
 

@@ -1,4 +1,4 @@
-"""Checks of arguments that all rooms share."""
+"""Checks of arguments."""
 
 from __future__ import annotations
 

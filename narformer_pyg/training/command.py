@@ -8,123 +8,72 @@ from pathlib import Path
 from typing import Any
 
 DATASETS = ("nasbench201", "onnx_latency")
+_CELLS: dict[str, dict[str, Any]] = {
+    "target": {"default": "cifar10valid_valid_acc", "help": "label to train on"},
+    "test_target": {"help": "label to test on (default: cifar10_test_acc for labels that stand in "
+                            "for it, otherwise the label trained on)"},
+    "train_size": {"type": int, "default": 781, "help": "cells to train on"},
+    "val_size": {"type": int, "default": 0, "help": "further cells for validation"},
+}  # fmt: skip
+_NETWORKS: dict[str, dict[str, Any]] = {
+    "models": {"type": Path, "help": "folder or archive of models (default: the package's)"},
+    "labels": {"type": Path, "help": "CSV file of latencies, or NNLQP's gt.txt (default: gt.txt "
+                                     "in --models, or the package's)"},
+    "platform": {"help": "platform, where labels have several (default: the one)"},
+    "cache": {"type": Path, "help": "folder that keeps converted models (default: in --out)"},
+    "val_share": {"type": float, "default": 0.0,
+                  "help": "share of the training families for validation"},
+    "num_workers": {"type": int, "help": "processes that convert (default: by the number of "
+                                         "models)"},
+    "split": {"default": "in_domain", "help": "in_domain tests on a tenth of each family, the name "
+              "of a family leaves it out, stage is the split of the labels"},
+}  # fmt: skip
+_TRAINING: dict[str, dict[str, Any]] = {
+    "model": {"default": "narformer_v2", "help": "the network"},
+    "recipe": {"help": "settings: quick, best or paper for cells, latency or latency_paper for "
+                       "networks (default: quick, or latency)"},
+    "seed": {"type": int, "default": 0, "help": "seed of the split, the parameters and the "
+                                                "training"},
+    "select": {"choices": ("last", "best"), "default": "last", "help": "parameters to test: of the "
+               "last epoch, or of the one with the best Kendall's tau on validation graphs"},
+    "epochs": {"type": int, "help": "passes over the training graphs (default: the recipe's)"},
+    "batch_size": {"type": int, "help": "graphs in a batch (default: the recipe's)"},
+    "hidden_channels": {"type": int, "help": "width of the model (default: the recipe's)"},
+    "num_blocks": {"type": int, "help": "blocks of the model (default: the recipe's)"},
+    "device": {"default": "auto", "help": "auto, cpu, cuda or cuda:N"},
+    "devices": {"type": int, "default": 1, "help": "GPUs of this machine, or processes on the CPU, "
+                "that share the training; needs --out"},
+    "num_nodes": {"type": int, "default": 1, "help": "machines that share the training, through "
+                                                     "torchrun"},
+    "precision": {"choices": ("32-true", "bf16-mixed", "16-mixed"), "default": "32-true",
+                  "help": "number format of the training"},
+    "matmul_precision": {"choices": ("highest", "high", "medium"), "default": "highest",
+                         "help": "of float32 products on a GPU: high is TF32"},
+    "threads": {"type": int, "help": "CPU threads (default: PyTorch's choice)"},
+    "out": {"type": Path, "help": "folder of the results (default: a new one under runs/)"},
+}  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of ``narformer train`` to a parser."""
-    from narformer_pyg.datasets import NASBench201
-
     parser.description = (
         "Train a predictor and test it: on the labels of the package, or on your measured models. "
         "Ends with a table of metrics and a folder with the predictor, predictions and plots."
     )
-    parser.epilog = f"Targets of nasbench201: {', '.join(NASBench201.targets)}"
     parser.add_argument(
         "--dataset", choices=DATASETS, default="nasbench201",
-        help="cells with 19 labels, or ONNX models with latencies (default: %(default)s)",
+        help="cells with 20 labels, or ONNX models with latencies (default: %(default)s)",
     )  # fmt: skip
-    cells = parser.add_argument_group("nasbench201")
-    add_cell_arguments(cells)
-    networks = parser.add_argument_group("onnx_latency")
-    add_latency_arguments(networks)
-    networks.add_argument(
-        "--split", default="in_domain",
-        help="in_domain tests on a tenth of each family, the name of a family leaves it out, stage "
-        "is the split of the labels (default: %(default)s)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--model", default="narformer_v2", help="the network (default: %(default)s)"
-    )
-    add_training_arguments(parser)
-    parser.add_argument(
-        "--out", type=Path, help="folder of the results (default: a new one under runs/)"
-    )
+    groups = (("nasbench201", _CELLS), ("onnx_latency", _NETWORKS), ("training", _TRAINING))
+    for title, options in groups:
+        group = parser.add_argument_group(title)
+        for name, settings in options.items():
+            shown = " (default: %(default)s)" if "default" in settings else ""
+            group.add_argument(f"--{name}", **{**settings, "help": settings["help"] + shown})
     parser.add_argument(
         "--resume", action=argparse.BooleanOptionalAction, default=False,
         help="go on with the interrupted run in --out, or the last one (default: no)",
     )  # fmt: skip
-
-
-def add_cell_arguments(parser: Any) -> None:
-    """Adds the arguments that name cells and labels."""
-    for name, default, what in (
-        ("target", "cifar10valid_valid_acc", "label to train on"),
-        ("test_target", None, "label to test on (default: cifar10_test_acc for labels that stand "
-         "in for it, otherwise the label trained on)"),
-        ("train_size", 781, "cells to train on"),
-        ("val_size", 0, "further cells for validation"),
-    ):  # fmt: skip
-        shown = "" if default is None else " (default: %(default)s)"
-        kind = type(default) if default is not None else str
-        parser.add_argument(f"--{name}", type=kind, default=default, help=what + shown)
-
-
-def add_latency_arguments(parser: Any) -> None:
-    """Adds the arguments that name measured models."""
-    parser.add_argument(
-        "--models", type=Path, help="folder or archive of models (default: those of the package)"
-    )
-    parser.add_argument(
-        "--labels", type=Path,
-        help="CSV file of their latencies, or NNLQP's gt.txt (default: gt.txt in --models)",
-    )  # fmt: skip
-    parser.add_argument("--platform", help="platform, where labels have several (default: the one)")
-    parser.add_argument(
-        "--cache", type=Path, help="folder that keeps the converted models (default: in --out)"
-    )
-    parser.add_argument(
-        "--val_share", type=float, default=0.0,
-        help="share of the training families for validation (default: %(default)s)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--num_workers", type=int, help="processes that convert (default: by the number of models)"
-    )
-
-
-def add_training_arguments(parser: Any, recipe: str | None = None) -> None:
-    """Adds the arguments that say how and where to train."""
-    parser.add_argument(
-        "--recipe", default=recipe,
-        help="settings: quick, best or paper for cells, latency or latency_paper for networks "
-        f"(default: {recipe or 'quick, or latency'})",
-    )  # fmt: skip
-    parser.add_argument(
-        "--seed", type=int, default=0,
-        help="seed of the split, the parameters and the training (default: %(default)s)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--select", choices=("last", "best"), default="last",
-        help="parameters to test: of the last epoch, or of the epoch with the best Kendall's tau "
-        "on the validation graphs (default: %(default)s)",
-    )  # fmt: skip
-    for name, what in (
-        ("epochs", "passes over the training graphs"),
-        ("batch_size", "graphs in a batch"),
-        ("hidden_channels", "width of the model"),
-        ("num_blocks", "blocks of the model"),
-    ):
-        parser.add_argument(f"--{name}", type=int, help=f"{what} (default: as in the recipe)")
-    parser.add_argument(
-        "--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--devices", type=int, default=1,
-        help="GPUs of this machine, or processes on the CPU, that share the training; needs --out "
-        "(default: %(default)s)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--num_nodes", type=int, default=1,
-        help="machines that share the training, through torchrun (default: %(default)s)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--precision", choices=("32-true", "bf16-mixed", "16-mixed"), default="32-true",
-        help="number format of the training (default: %(default)s)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--matmul_precision", choices=("highest", "high", "medium"), default="highest",
-        help="of float32 products on a GPU: high is TF32 (default: %(default)s)",
-    )  # fmt: skip
-    parser.add_argument("--threads", type=int, help="CPU threads (default: PyTorch's choice)")
 
 
 def fit_arguments(args: argparse.Namespace) -> dict[str, Any]:
@@ -139,7 +88,8 @@ def fit_arguments(args: argparse.Namespace) -> dict[str, Any]:
 
     if args.threads is not None:
         torch.set_num_threads(check_integer("--threads", args.threads))
-    torch.set_float32_matmul_precision(args.matmul_precision)
+    if args.matmul_precision != "highest":  # the default, which asking for would fix for oneDNN too
+        torch.set_float32_matmul_precision(args.matmul_precision)
     resolve_device(args.device)
     if args.devices * args.num_nodes > 1 and args.out is None:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""How Lightning spreads work over processes, for training and for prediction."""
+"""Lightning's arguments for several processes, in training and prediction."""
 
 from __future__ import annotations
 

@@ -13,13 +13,13 @@ from onnx_models import model, node
 from predictors import ARCH, OTHER, small_predictor
 from torch_geometric.data import Batch, Data
 
-from narformer_pyg.convert import from_nasbench201
+from narformer_pyg.convert import from_nasbench201, to_data
 from narformer_pyg.datasets import FakeNAS, NASBench201
 from narformer_pyg.errors import ConversionError
 from narformer_pyg.nn import CellTokenEncoder, OperatorTokenEncoder
 from narformer_pyg.nn.models import create_model
 from narformer_pyg.predictor import ArchitecturePredictor
-from narformer_pyg.spaces import NASBench201Cell
+from narformer_pyg.spaces import DARTS_GENOTYPES, NASBench201Cell
 from narformer_pyg.testing import assert_batch_invariant
 from narformer_pyg.training import mape
 
@@ -165,6 +165,17 @@ class TestPredict:
 
 
 class TestNetworks:
+    @pytest.mark.parametrize(
+        "architecture", [str(DARTS_GENOTYPES["DARTS_V1"]), MATRIX], ids=["darts", "nasbench101"]
+    )
+    def test_other_spaces(self, architecture: Any) -> None:
+        network = create_model("narformer_v2", 128, hidden_channels=16, num_blocks=1)
+        predictor = ArchitecturePredictor(CellTokenEncoder(), network).eval()
+        graph = to_data(architecture)
+        torch.testing.assert_close(predictor.predict(architecture), predictor.predict(graph))
+        with pytest.raises(ValueError, match="'space'"):
+            small_predictor(space="nasbench201").predict(architecture)
+
     @pytest.mark.parametrize("vocabulary", ["onnx", "nnlqp"])
     def test_onnx_by_the_conventions_of_the_encoder(self, vocabulary: str, tmp_path: Path) -> None:
         predictor = network_predictor(vocabulary)

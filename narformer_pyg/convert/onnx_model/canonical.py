@@ -1,4 +1,4 @@
-"""Step 5b: one form for what exporters write in several ways.
+"""Step 6: one form for computations that exporters write in several ways.
 
 The two exporters of torch agree on most operators. Where they do not, and the same numbers come
 out, the shorter or more telling form is taken, so that a network has one graph:

@@ -1,4 +1,4 @@
-"""Whether shapes fit together, which onnx's inference does not ask.
+"""Checks that shapes fit together, which onnx's inference does not do.
 
 An exporter that was given one batch size writes it into the constants of Reshape, and onnx infers
 shapes from these without comparing them with what arrives.
@@ -19,7 +19,7 @@ _BROADCAST = (
 
 
 def misfit(graph: Graph) -> str | None:
-    """Returns what is wrong at the first operator whose inputs and outputs do not fit together."""
+    """Describes the first operator whose inputs and outputs do not fit together."""
     for node in graph.nodes:
         problem = None if node.domain else _misfit(graph, node)
         if problem is not None:

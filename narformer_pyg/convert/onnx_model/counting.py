@@ -1,4 +1,4 @@
-"""Step 6: FLOPs, parameters and memory access of a graph, by one of two conventions."""
+"""Step 7: FLOPs, parameters and memory access of a graph, by one of two conventions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NO_SHAPE = (TypeError, ValueError, IndexError, KeyError, ZeroDivisionError)
 
 @dataclass
 class Totals:
-    """What a network costs; see :func:`count` for the units."""
+    """The cost of a network; see :func:`count` for the units."""
 
     flops: int = 0
     parameters: int = 0
@@ -32,7 +32,7 @@ class Totals:
 
 
 def count(graph: Graph, counting: str = "standard") -> Totals:
-    r"""Counts what one run of a network costs.
+    r"""Counts the cost of one run of a network.
 
     ============== ============================================ ===================================
     convention     :obj:`"standard"`                            :obj:`"nnlqp"`

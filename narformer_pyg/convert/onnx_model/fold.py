@@ -1,4 +1,4 @@
-"""Step 4: what costs no time at inference is folded away: constants, shape arithmetic, identities.
+"""Step 4: folds constants, shape arithmetic and identities, which cost no time at inference.
 
 Exporters write shapes as chains of Shape, Gather, Concat and Reshape, weights as Constant or
 ConstantOfShape, and leave Identity and Dropout behind. No runtime executes these.
@@ -70,7 +70,7 @@ def infer_and_fold(
 
 
 def fold(graph: Graph, infer_node: Callable[[Graph, Node], None] | None = None) -> None:
-    r"""Makes constants of nodes that have nothing but constants for inputs; see the module.
+    r"""Turns nodes whose inputs are all constant into constants; see the module.
 
     Args:
         graph (Graph): The graph, which is changed.
@@ -115,7 +115,7 @@ def remove_dead(graph: Graph) -> None:
 
 
 def renamed(node: Node, same: dict[str, str]) -> Node:
-    """Returns a node that reads other tensors in the place of some."""
+    """Returns a node that reads other tensors instead of some."""
     if not any(name in same for name in node.inputs):
         return node
     renamed = Node(node.proto, node.index)
@@ -260,7 +260,7 @@ def _evaluate(graph: Graph, node: Node) -> list[np.ndarray] | None:
 
 @functools.lru_cache(maxsize=512)
 def _evaluator(proto: bytes, opset: int) -> ReferenceEvaluator:
-    """Returns what computes an operator; those of a graph are few, their attributes included."""
+    """Returns the evaluator of an operator; a graph needs few of them."""
     # A model, since of a single node the evaluator takes the newest version.
     model = onnx.ModelProto(ir_version=10)
     model.opset_import.add(version=opset)

@@ -1,4 +1,4 @@
-"""A light view of an ONNX graph: what a converter needs, without the weights."""
+"""A light view of an ONNX graph, without the weights."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ class Graph:
         return self.opsets.get("", 1)
 
     def type_of(self, name: str) -> TensorType:
-        """Returns what is known about a tensor, wherever it comes from."""
+        """Returns the known type of a tensor, wherever it comes from."""
         constant = self.constants.get(name)
         if constant is not None:
             return TensorType(constant.dims, constant.dtype)
@@ -164,7 +164,7 @@ def num_elements(dims: Dims | None) -> int:
 
 
 def has_data(tensor: TensorProto) -> bool:
-    """Whether a tensor brings its elements along."""
+    """Whether a tensor holds its elements."""
     if tensor.data_location == TensorProto.EXTERNAL:
         return False
     if tensor.raw_data or 0 in tensor.dims:
@@ -178,7 +178,7 @@ def has_data(tensor: TensorProto) -> bool:
 
 @functools.cache
 def element_bits(dtype: int) -> int:
-    """Returns the bits of an element; those of a type that nothing is known about are float32's."""
+    """Returns the bits of an element; those of float32 for an unknown type."""
     name = TensorProto.DataType.Name(dtype) if dtype in TensorProto.DataType.values() else ""
     if name in ("STRING", "UNDEFINED", ""):
         return 32

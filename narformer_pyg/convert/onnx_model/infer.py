@@ -111,7 +111,7 @@ def add_type(graph: Graph, name: str, found: TensorType, rung: str) -> None:
 
 
 def use_declared(graph: Graph) -> None:
-    """The second rung: what the file says about its own tensors, for unchanged static inputs."""
+    """The second rung: the shapes that the file declares, for unchanged static inputs."""
     for name in graph.unknown():
         if name in graph.declared:
             add_type(graph, name, graph.declared[name], "declared")

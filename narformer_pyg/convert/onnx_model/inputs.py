@@ -68,7 +68,7 @@ def concrete_inputs(
 
 
 def fix_values(model: LoadedModel, graph: Graph, values: Mapping[str, Any]) -> None:
-    r"""Makes constants of inputs whose values are given.
+    r"""Turns inputs with given values into constants.
 
     Args:
         model (LoadedModel): The model, whose inputs these then no longer are.

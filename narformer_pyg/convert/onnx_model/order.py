@@ -13,7 +13,7 @@ from narformer_pyg.errors import ConversionError
 
 
 def check_nodes(nodes: Sequence[Node], opset: int) -> None:
-    r"""Checks that operators of ONNX have the inputs, outputs and attributes that they must have.
+    r"""Checks that ONNX operators have their required inputs, outputs and attributes.
 
     Args:
         nodes (sequence of Node): The operators.
@@ -54,7 +54,7 @@ def _schema(op_type: str, opset: int) -> tuple[int, tuple[str, ...]] | None:
 
 
 def check_sources(graph: Graph) -> None:
-    r"""Checks that everything that is read is an input, a constant or the output of an operator.
+    r"""Checks that every tensor read is an input, a constant or the output of an operator.
 
     Raises:
         ConversionError: If something comes from nowhere.

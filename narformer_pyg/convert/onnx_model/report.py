@@ -1,4 +1,4 @@
-"""What a conversion did, and what it could not find out."""
+"""The report of a conversion: its steps, its counts, and what stayed unknown."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class ConversionReport:
 
 @dataclass(frozen=True)
 class Conversion:
-    """A graph and how it came about."""
+    """A graph and the report of its conversion."""
 
     data: Data
     report: ConversionReport
@@ -78,7 +78,7 @@ class Conversion:
 
 
 def summary_text(report: ConversionReport, max_operators: int = 12) -> str:
-    r"""Returns a report as lines that people read.
+    r"""Lays a report out as text.
 
     Args:
         report (ConversionReport): The report.

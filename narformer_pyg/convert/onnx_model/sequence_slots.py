@@ -1,4 +1,4 @@
-"""The definition slots of recurrent layers and attention, which several formulas read, too."""
+"""The definition slots of recurrent layers and attention."""
 
 from __future__ import annotations
 

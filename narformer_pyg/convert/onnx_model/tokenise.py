@@ -1,4 +1,4 @@
-"""Step 7: from operators to the raw tokens of a graph."""
+"""Step 8: from operators to the raw tokens of a graph."""
 
 from __future__ import annotations
 

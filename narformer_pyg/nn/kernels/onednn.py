@@ -91,8 +91,9 @@ def _probe() -> bool:
 
 # Weights as oneDNN reads them fastest, for as long as they live unchanged.
 _PACKED: Any = WeakIdKeyDictionary()
-# Up to so many rows, reading the weights takes longer than multiplying.
-_MAX_PACKED_ROWS = 64
+# For so few rows, reading the weights takes longer than multiplying; one row is a product with a
+# vector, which has its own form.
+_PACKED_ROWS = range(2, 65)
 
 
 def _packed(weight: Tensor) -> Tensor | None:
@@ -104,7 +105,7 @@ def _packed(weight: Tensor) -> Tensor | None:
         _PACKED[weight] = (weight._version, None)  # a weight that is trained is not worth packing
         return None
     if known is None:
-        known = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), _MAX_PACKED_ROWS)
+        known = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), _PACKED_ROWS[-1])
         _PACKED[weight] = (version, known)
     return known
 
@@ -120,8 +121,8 @@ def _accepts(module: Any, x: Tensor) -> bool:
     ):
         return False
     num_rows = x.numel() // x.size(-1)
-    if num_rows <= _MAX_PACKED_ROWS:
-        return num_rows > 0 and not torch.is_grad_enabled() and _packs()
+    if num_rows in _PACKED_ROWS:
+        return not torch.is_grad_enabled() and _packs()
     return onednn_products(x, num_rows * weight.numel()) is _PRODUCTS
 
 
@@ -142,7 +143,7 @@ def packed_linear(module: Any, x: Tensor) -> Tensor:
 def _run(module: Any, x: Tensor) -> Tensor:
     if torch.is_grad_enabled():
         return _Linear.apply(x, module.weight, module.bias)
-    if x.numel() // x.size(-1) <= _MAX_PACKED_ROWS:
+    if x.numel() // x.size(-1) in _PACKED_ROWS:
         return packed_linear(module, x)
     with _PRODUCTS:
         return F.linear(x, module.weight, module.bias)
