@@ -275,7 +275,7 @@ def _named_paths(
         raise ValueError(f"Expected 'files' to be a sequence of paths (got {files!r})")
     paths: dict[str, Path] = {}
     for path in map(Path, files):
-        name = path.as_posix() if root is None else path.relative_to(root).as_posix()
+        name = (path if root is None else path.relative_to(root)).as_posix()
         if name in paths:
             raise ValueError(f"Expected 'files' to name each model once (got {name!r} twice)")
         paths[name] = path

@@ -24,8 +24,8 @@ class EvaluationLog(Journal):
             file must have the same.
 
     Raises:
-        ValueError: If the file is in use, damaged before its last line, no log at all (it then
-            stays as it is), or of a search with other settings.
+        ValueError: If the file is in use, damaged before its last line, not a log, or of a search
+            with other settings; its content does not change.
         OSError: If it cannot be read or created.
     """
 

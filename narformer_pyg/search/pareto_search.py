@@ -87,7 +87,7 @@ class ParetoSearch(PredictorSearcher[Arch]):
             self.generations,
             rng,
         )
-        # Evaluated architectures count as predicted, too, which cancels errors of the level.
+        # Predictions stand for evaluated architectures, too: errors of the level cancel out.
         evaluated = np.array([self.space.key(a) in seen for a in visited])
         chosen = choose_by_hypervolume(predictions[evaluated], predictions[~evaluated], count)
         new = [a for a, is_known in zip(visited, evaluated, strict=True) if not is_known]
@@ -184,7 +184,7 @@ def choose_by_hypervolume(known: np.ndarray, new: np.ndarray, count: int) -> lis
     front = front[non_dominated(front)]
     points = ranks[len(known) :]
 
-    # Points behind so many others are not worth the computation.
+    # Points of later fronts are not worth the computation.
     candidates = best_fronts(points, 3 * count)
 
     chosen: list[int] = []

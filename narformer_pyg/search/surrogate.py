@@ -47,8 +47,8 @@ def search_recipe() -> Recipe:
 def rank_labels(scores: np.ndarray) -> np.ndarray:
     r"""Returns the ranks of scores, spread between 1 and 2: float32, as :obj:`scores`.
 
-    Labels of any unit, sign and spread become fit for training, and failed networks far below all
-    others do not dominate. Equal scores have equal ranks.
+    Scores of any unit, sign and spread become labels to train on, and failed networks with extreme
+    scores do not dominate. Equal scores have equal ranks.
 
     Args:
         scores (numpy.ndarray): :math:`(n, T)`, larger is better; ranked within each column.

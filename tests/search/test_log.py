@@ -118,7 +118,7 @@ def test_other_proposals_in_the_log_are_kept(
 
     with caplog.at_level(logging.WARNING):
         result = Batches(SPACE).run(value, 8, log=path)
-    assert "goes on" in caplog.text
+    assert "disagree on the proposals from evaluation 0" in caplog.text
     assert len(result.history) == len({item.architecture for item in result.history}) == 8
     assert result.best is not None
     assert result.best.number == 0
