@@ -189,7 +189,7 @@ def profile_folder(
     measured = measure_models(files, root=folder, journal=journal, **settings)
     if not measured.labels:
         name, reason = next(iter(measured.failures.items()))
-        journal.unlink(missing_ok=True)  # or mending the models would change nothing
+        journal.unlink(missing_ok=True)  # so that repaired models are measured
         raise ValueError(
             f"Expected at least one of {len(files)} models to be measured (got {name}: {reason})"
         )

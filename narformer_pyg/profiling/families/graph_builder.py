@@ -63,9 +63,9 @@ class GraphBuilder:
         """Draws an integer from :obj:`low` to :obj:`high`, both included."""
         return int(self.rng.integers(low, high + 1))
 
-    def channels(self, base: float, spread: float = 0.4) -> int:
-        """Draws channels around :obj:`base` times the width of the network."""
-        value = base * self.width * self.rng.uniform(1 - spread, 1 + spread)
+    def channels(self, base: float) -> int:
+        """Draws channels within 40 % of :obj:`base` times the width of the network."""
+        value = base * self.width * self.rng.uniform(0.6, 1.4)
         return max(self.divisor, round(value / self.divisor) * self.divisor)
 
     # Parts of the graph
