@@ -22,9 +22,9 @@ def check_integer(name: str, value: Any, least: int = 1, lazy: bool = False) -> 
 
 
 def value_range(values: torch.Tensor) -> tuple[int, int] | None:
-    """Returns the lowest and highest of some integers, or None where a look would cost something.
+    """Returns the lowest and highest of some integers, or None where reading them is costly.
 
-    On a GPU it would wait for all queued work; code that is compiled or exported has no values.
+    A GPU would have to finish all queued work; compiled or exported code has no values.
     """
     if torch.compiler.is_compiling() or values.device.type != "cpu" or values.numel() == 0:
         return None

@@ -117,7 +117,7 @@ class Journal:
         """Returns the error to raise for content that no journal of this kind has."""
         return ValueError(
             f"Expected {str(self.path)!r} to be the journal of a {self.kind} (got a file of other "
-            f"content: {reason}); pass another file"
+            f"content: {reason}); move it away, or pass another file"
         )
 
     def _lock(self) -> None:
@@ -160,7 +160,7 @@ class Journal:
             ]
             raise ValueError(
                 f"Expected the settings of the unfinished {self.kind} in {str(self.path)!r} (got "
-                f"{'; '.join(changed)}); use the same settings, or pass another file"
+                f"{'; '.join(changed)}); use the same settings, move it away, or pass another file"
             )
         if end < len(content):
             log.warning("Dropped the last line of %s, which was cut off", self.path)

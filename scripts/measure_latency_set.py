@@ -1,11 +1,11 @@
 r"""Draws random networks of eleven families and measures their latency with ONNX Runtime.
 
-A folder of ONNX models without the data of their weights and a CSV file of labels are written::
+Writes a folder of ONNX models without the data of their weights and a CSV file of labels::
 
     python scripts/measure_latency_set.py --num 1500 --folder networks --output labels.csv
 
-A run that was stopped goes on where it was when the same command is given again. How far the
-labels can be trusted is what a second measurement of some of the networks says::
+The same command resumes an interrupted run. A second measurement of some of the networks shows how
+far the labels can be trusted::
 
     python scripts/measure_latency_set.py --repeat_of labels.csv --num 100 --folder networks \
         --output labels_again.csv
@@ -27,8 +27,8 @@ from narformer_pyg.profiling.command import (
     report_failures,
 )
 from narformer_pyg.profiling.families import FAMILIES
-from narformer_pyg.profiling.latency_set import measure_again, measure_set
-from narformer_pyg.profiling.measure import Measurements
+from narformer_pyg.profiling.latency_set import measure_again, write_networks
+from narformer_pyg.profiling.measure import Measurements, profile_folder
 
 log = logging.getLogger("measure_latency_set")
 
@@ -69,7 +69,8 @@ def main() -> int:
         if result.different_settings:
             log.warning("The two differ in %s", ", ".join(result.different_settings))
         return 0
-    measured = measure_set(args.folder, args.output, args.num, args.seed, args.families, **settings)
+    networks = write_networks(args.folder, args.num, args.seed, args.families)
+    measured = profile_folder(args.folder, args.output, networks, seed=args.seed, **settings)
     _log_families(measured)
     log.info("Wrote %d latencies to %s", len(measured.labels), args.output)
     return report_failures(measured.failures)

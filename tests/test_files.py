@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from narformer_pyg._files import Journal, atomic_write
+from narformer_pyg._files import Journal, atomic_write, is_inside
 
 
 def names(folder: Path) -> set[str]:
@@ -149,3 +149,15 @@ def test_journal_has_one_writer(tmp_path: Path) -> None:
             Journal(path, "search", {})
         assert path.read_bytes() == before
     Journal(path, "search", {}).close()
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("a.onnx", True), ("a/b.onnx", True), ("a/../b.onnx", True), ("..a", True),
+        ("", False), ("..", False), ("../a.onnx", False), ("a/../../b.onnx", False),
+        ("/etc/passwd", False), ("//etc/passwd", False), ("./../a.onnx", False),
+    ],
+)  # fmt: skip
+def test_names_inside_a_folder(name: str, expected: bool) -> None:
+    assert is_inside(name) == expected

@@ -18,6 +18,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 BASE = {
     "",
     "errors",
+    "_cuda_graphs",
     "_files",
     "_processes",
     "_checks",
@@ -29,6 +30,7 @@ BASE = {
 ALLOWED = {
     "": {"_lazy", "convert", "predictor", "nn.models"},  # the main names, loaded at first use
     "errors": set(),
+    "_cuda_graphs": set(),
     "_files": set(),
     "_processes": set(),
     "_checks": set(),

@@ -248,7 +248,8 @@ class OperatorTokenEncoder(torch.nn.Module):
         if self._static_scale == "log":
             scaled = static.log1p()
         else:
-            scaled = static / static.new_tensor([1.0, _GIGA, _GIGA, _GIGA])
+            # No tensor of constants, since a GPU would wait for its copy.
+            scaled = torch.cat([static[:, :1], static[:, 1:] / _GIGA], dim=1)
         return trans_code(scaled, self._num_frequencies).to(self.slots.dtype).flatten(1)
 
     def __repr__(self) -> str:

@@ -21,6 +21,7 @@ from narformer_pyg.loader import DeviceLoader
 from narformer_pyg.nn.encoders import ENCODERS
 from narformer_pyg.nn.models import MODELS, GraphRegressor, create_model
 from narformer_pyg.predictor.architectures import CONVENTIONS, check_conventions, read_graphs
+from narformer_pyg.predictor.batches import map_batches
 from narformer_pyg.predictor.calibration import MonotoneCalibration, read_labels
 from narformer_pyg.predictor.card import model_card
 from narformer_pyg.predictor.checkpoint import read_config, read_weights, write_checkpoint
@@ -179,9 +180,9 @@ class ArchitecturePredictor(torch.nn.Module):
         loader = DeviceLoader(graphs, batch_size, device=self.device, seed=0)
         parts = []
         with tqdm(total=len(graphs), desc="Predicting", unit="graph", disable=not progress) as bar:
-            for batch in loader:
-                parts.append(function(batch))
-                bar.update(batch.num_graphs)
+            for part in map_batches(function, loader, self.token_encoder.tokens):
+                parts.append(part)
+                bar.update(len(part))
         return torch.cat(parts)
 
     def calibrate(

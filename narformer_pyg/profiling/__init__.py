@@ -40,33 +40,10 @@ __all__ = [
     "write_networks",
 ]
 
-__getattr__, __dir__ = lazy_names(
-    __name__,
-    {
-        "families": (
-            "FAMILIES",
-            "Family",
-            "generate",
-        ),
-        "labels": (
-            "LabelComparison",
-            "LatencyLabel",
-            "compare_labels",
-            "read_labels",
-            "write_labels",
-        ),
-        "latency_set": (
-            "measure_again",
-            "write_networks",
-        ),
-        "measure": (
-            "Measurements",
-            "measure_models",
-            "profile_folder",
-        ),
-        "weights": (
-            "materialize",
-            "strip_weights",
-        ),
-    },
-)
+__getattr__, __dir__ = lazy_names(__name__, {
+    "families": ["FAMILIES", "Family", "generate"],
+    "labels": ["LabelComparison", "LatencyLabel", "compare_labels", "read_labels", "write_labels"],
+    "latency_set": ["measure_again", "write_networks"],
+    "measure": ["Measurements", "measure_models", "profile_folder"],
+    "weights": ["materialize", "strip_weights"],
+})  # fmt: skip

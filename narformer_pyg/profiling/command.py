@@ -37,29 +37,21 @@ def add_measuring_arguments(parser: argparse.ArgumentParser) -> None:
         "--processor", help="name of the processor in the table (default: ask the system)"
     )
     parser.add_argument(
-        "--input_shape",
-        action="append",
-        default=[],
-        metavar="NAME=D0,D1,...",
-        type=named_shape,
+        "--input_shape", action="append", default=[], metavar="NAME=D0,D1,...", type=named_shape,
         help="shape of an input with open dimensions, for example input=1,3,224,224; repeat it "
         "for several inputs (default: the shapes in the models)",
-    )
+    )  # fmt: skip
     parser.add_argument(
-        "--progress",
-        action=argparse.BooleanOptionalAction,
-        default=True,
+        "--progress", action=argparse.BooleanOptionalAction, default=True,
         help="show a progress bar (default: yes)",
-    )
+    )  # fmt: skip
 
 
 def measuring_settings(args: argparse.Namespace) -> dict[str, Any]:
-    """Returns the arguments of :func:`measure_models` that were given on the command line."""
+    """Returns the arguments of the command line as those of :func:`measure_models`."""
     names = ("provider", "threads", "passes", "seconds", "timeout", "processor", "progress")
-    return {
-        **{name: getattr(args, name) for name in names},
-        "input_shapes": dict(args.input_shape),
-    }
+    settings = {name: getattr(args, name) for name in names}
+    return {**settings, "input_shapes": dict(args.input_shape)}
 
 
 def run(args: argparse.Namespace) -> int:

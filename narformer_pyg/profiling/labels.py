@@ -22,12 +22,12 @@ class LatencyLabel:
         file (str): The ONNX file, relative to the folder that was measured.
         family (str): The family in the metadata of the model, or nothing.
         latency_ms (float): The time of one inference.
-        unit (str): The unit of :obj:`latency_ms`, always :obj:`"ms"`.
-        statistic (str): The statistic over all runs of all passes, always :obj:`"minimum"`.
+        unit (str): Always :obj:`"ms"`.
+        statistic (str): Always :obj:`"minimum"`, over all runs of all passes.
         passes (int): The number of processes that measured the model.
         runs (int): The number of timed runs in all passes.
-        pass_spread (float): The slowest pass divided by the fastest, minus one; a large value
-            marks a label that a busy machine has disturbed.
+        pass_spread (float): The slowest pass divided by the fastest, minus one: large on a busy
+            machine.
         batch (int): The first dimension of the first input.
         precision (str): The type of most weights.
         weights (str): :obj:`"stored"`, or :obj:`"random"` for a file without the data of weights.
@@ -73,10 +73,7 @@ _NUMBERS = {"int": int, "float": float}
 
 def write_labels(labels: Sequence[LatencyLabel], path: str | os.PathLike[str]) -> None:
     """Writes a table of latencies as CSV, completely or not at all."""
-    with (
-        atomic_write(path) as temporary,
-        temporary.open("w", encoding="utf-8", newline="") as file,
-    ):
+    with atomic_write(path) as tmp, tmp.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, _COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(asdict(label) for label in labels)
@@ -87,25 +84,24 @@ def read_labels(path: str | os.PathLike[str]) -> list[LatencyLabel]:
 
     Raises:
         OSError: If the file cannot be read.
-        ValueError: If a column is missing or a value is not what its column holds.
+        ValueError: If a column is missing or a value does not suit its column.
     """
+    labels = []
     with Path(path).open(encoding="utf-8", newline="") as file:
         reader = csv.DictReader(file)
-        missing = set(_COLUMNS) - set(reader.fieldnames or ())
-        if missing:
-            raise ValueError(
-                f"Expected {str(path)!r} to have the columns of a latency table "
-                f"(missing: {', '.join(sorted(missing))})"
-            )
-        return [_parse(line, f"{os.fspath(path)}, line {reader.line_num}") for line in reader]
-
-
-def _parse(line: dict[str, str], where: str) -> LatencyLabel:
-    try:
-        values = {f.name: _NUMBERS.get(str(f.type), str)(line[f.name]) for f in _FIELDS}
-        return LatencyLabel(**values)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{where}: {error}") from error
+        try:
+            missing = set(_COLUMNS) - set(reader.fieldnames or ())
+            if missing:
+                raise ValueError(
+                    "Expected the columns of a latency table "
+                    f"(missing: {', '.join(sorted(missing))})"
+                )
+            for line in reader:
+                values = {f.name: _NUMBERS.get(str(f.type), str)(line[f.name]) for f in _FIELDS}
+                labels.append(LatencyLabel(**values))
+        except (TypeError, ValueError, csv.Error) as error:
+            raise ValueError(f"{os.fspath(path)}, line {reader.line_num}: {error}") from error
+    return labels
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +113,7 @@ class LabelComparison:
         mape (float): The mean of :math:`|b / a - 1|`, in percent.
         median (float): The median of :math:`|b / a - 1|`, in percent.
         bias (float): The mean of :math:`b / a - 1`, in percent.
-        within_10_percent (float): The share of models with :math:`|b / a - 1| \le 0.1`, in
-            percent.
+        within_10_percent (float): The models with :math:`|b / a - 1| \le 0.1`, in percent.
         different_settings (tuple of str): The columns that differ for some model.
     """
 
@@ -146,17 +141,17 @@ def compare_labels(
     pairs = [(by_file[label.file], label) for label in second if label.file in by_file]
     if not pairs:
         raise ValueError("Expected 'first' and 'second' to have files in common (got none)")
-    ratio = np.array([b.latency_ms / a.latency_ms - 1 for a, b in pairs])
+    percent = 100 * np.array([b.latency_ms / a.latency_ms - 1 for a, b in pairs])
+    error = np.abs(percent)
     settings = (
         "batch", "precision", "input_shapes", "provider", "threads", "onnxruntime", "processor",
     )  # fmt: skip
+    different = [s for s in settings if any(getattr(a, s) != getattr(b, s) for a, b in pairs)]
     return LabelComparison(
         num_models=len(pairs),
-        mape=float(np.abs(ratio).mean() * 100),
-        median=float(np.median(np.abs(ratio)) * 100),
-        bias=float(ratio.mean() * 100),
-        within_10_percent=float((np.abs(ratio) <= 0.1).mean() * 100),
-        different_settings=tuple(
-            name for name in settings if any(getattr(a, name) != getattr(b, name) for a, b in pairs)
-        ),
+        mape=float(error.mean()),
+        median=float(np.median(error)),
+        bias=float(percent.mean()),
+        within_10_percent=float((error <= 10).mean() * 100),
+        different_settings=tuple(different),
     )

@@ -13,7 +13,7 @@ from narformer_pyg._checks import check_integer, check_seed
 from narformer_pyg._files import atomic_write, is_inside
 from narformer_pyg.profiling.families import FAMILIES, generate
 from narformer_pyg.profiling.labels import LabelComparison, compare_labels, read_labels
-from narformer_pyg.profiling.measure import Measurements, measure_to_csv
+from narformer_pyg.profiling.measure import profile_folder
 
 
 def write_networks(
@@ -28,8 +28,7 @@ def write_networks(
     families alone: a larger :obj:`num` adds networks to the same ones. Existing files stay.
 
     Args:
-        folder (str or os.PathLike): The folder to write to, for instance
-            :obj:`resnet_00003.onnx`.
+        folder (str or os.PathLike): The folder for files such as :obj:`resnet_00003.onnx`.
         num (int): The number of networks.
         seed (int, optional): The seed of all networks. (default: :obj:`0`)
         families (sequence of str, optional): Names among :obj:`FAMILIES`, or all of them.
@@ -44,8 +43,7 @@ def write_networks(
     """
     num, seed = check_integer("num", num), check_seed(seed)
     names = list(FAMILIES if families is None else families)
-    unknown = [name for name in names if name not in FAMILIES]
-    if unknown or not names or len(set(names)) < len(names):
+    if not names or len(set(names)) < len(names) or not FAMILIES.keys() >= set(names):
         raise ValueError(
             f"Expected 'families' to be different names among {', '.join(FAMILIES)} "
             f"(got {families!r})"
@@ -54,9 +52,8 @@ def write_networks(
     for i in range(num):
         family = names[i % len(names)]
         path = Path(folder) / f"{family}_{i:05d}.onnx"
-        content = generate(family, np.random.default_rng([seed, i])).SerializeToString(
-            deterministic=True
-        )
+        model = generate(family, np.random.default_rng([seed, i]))
+        content = model.SerializeToString(deterministic=True)
         if not path.exists():
             with atomic_write(path) as temporary:
                 temporary.write_bytes(content)
@@ -67,24 +64,6 @@ def write_networks(
             )
         paths.append(path)
     return paths
-
-
-def measure_set(
-    folder: str | os.PathLike[str],
-    out_csv: str | os.PathLike[str],
-    num: int,
-    seed: int = 0,
-    families: Sequence[str] | None = None,
-    **settings: Any,
-) -> Measurements:
-    r"""Draws random networks, measures them and writes the table of their latencies.
-
-    The same call after a kill continues. The arguments are those of :func:`write_networks`,
-    :func:`~narformer_pyg.profiling.profile_folder` and
-    :func:`~narformer_pyg.profiling.measure_models`.
-    """
-    paths = write_networks(folder, num, seed, families)
-    return measure_to_csv(paths, Path(folder), out_csv, seed=seed, **settings)
 
 
 def measure_again(
@@ -118,17 +97,16 @@ def measure_again(
         )
     first = read_labels(labels_csv)
     drawn = np.random.default_rng(seed).permutation(len(first))[:num]
-    paths = [Path(folder) / first[i].file for i in sorted(drawn)]
-    outside = [first[i].file for i in drawn if not is_inside(first[i].file)]
-    if outside:
-        raise ValueError(
-            f"Expected 'labels_csv' to name models inside 'folder' (got {outside[0]!r})"
-        )
+    names = [first[i].file for i in sorted(drawn)]
+    for name in names:
+        if not is_inside(name):
+            raise ValueError(f"Expected 'labels_csv' to name models inside 'folder' (got {name!r})")
+    paths = [Path(folder) / name for name in names]
     missing = [str(path) for path in paths if not path.is_file()]
     if missing:
         raise FileNotFoundError(
-            f"Expected 'folder' to hold the models of {str(labels_csv)!r} "
-            f"({len(missing)} of {len(paths)} missing, {missing[0]!r} for one)"
+            f"Expected 'folder' to hold the models of {str(labels_csv)!r} (got {len(missing)} of "
+            f"{len(paths)} that do not exist, for instance {missing[0]!r})"
         )
-    second = measure_to_csv(paths, Path(folder), out_csv, seed=seed, **settings)
+    second = profile_folder(folder, out_csv, paths, seed=seed, **settings)
     return compare_labels(first, second.labels)

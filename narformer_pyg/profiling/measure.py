@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -61,10 +62,10 @@ def measure_models(
 ) -> Measurements:
     r"""Measures the latency of ONNX models with ONNX Runtime.
 
-    The label of a model is its fastest run in several short passes. Each pass is a process of its
-    own that visits the models in an order of its own, so that neither the memory layout of one
-    process nor one busy minute decides a label. Loading and two warm-up runs are not timed. Weights
-    without data become random; floating-point inputs are random, integer inputs are ones.
+    The label of a model is its fastest run in several short passes. Each pass is a new process with
+    a new order of models, so that neither the memory layout of one process nor one busy minute
+    decides a label. Loading and two warm-up runs are not timed. Weights without data become random;
+    floating-point inputs are random, integer inputs are ones.
 
     A model that fails, ends the process or takes too long does not stop the others.
 
@@ -72,18 +73,16 @@ def measure_models(
         files (sequence of str or os.PathLike): The models.
         root (str or os.PathLike, optional): The folder that names in labels are relative to;
             by default names are the paths as passed. (default: :obj:`None`)
-        journal (str or os.PathLike, optional): A file that receives every measurement at once. The
-            same call resumes from it and measures only what is missing or has changed. The caller
-            removes it. (default: :obj:`None`)
+        journal (str or os.PathLike, optional): A file that receives every measurement, from which
+            the same call resumes. The caller removes it. (default: :obj:`None`)
         provider (str, optional): The execution provider. (default: :obj:`"CPUExecutionProvider"`)
         threads (int, optional): The threads within an operator. More than one make labels
             noisier, on shared machines several times. (default: :obj:`1`)
         passes (int, optional): The number of passes. (default: :obj:`3`)
         seconds (float, optional): The seconds of timed runs per model and pass; at least three
             runs are timed. (default: :obj:`0.2`)
-        input_shapes (mapping, optional): Shapes by the names of inputs, as
-            :obj:`{"input": (1, 3, 224, 224)}`, for inputs with open dimensions.
-            (default: :obj:`None`)
+        input_shapes (mapping, optional): Shapes of inputs with open dimensions, by name, as
+            :obj:`{"input": (1, 3, 224, 224)}`. (default: :obj:`None`)
         processor (str, optional): The name of the processor in labels; by default that of the
             system. (default: :obj:`None`)
         timeout (float, optional): The seconds that one model may take in one pass.
@@ -102,7 +101,15 @@ def measure_models(
     for name, value in (("seconds", seconds), ("timeout", timeout)):
         if isinstance(value, bool) or not isinstance(value, Real) or not 0 < value < math.inf:
             raise ValueError(f"Expected '{name}' to be a positive number (got {value!r})")
-    shapes = _check_shapes(input_shapes or {})
+    if not isinstance(input_shapes or {}, Mapping):
+        raise ValueError(
+            "Expected 'input_shapes' to map names of inputs to shapes, as "
+            f"{{'input': (1, 3, 224, 224)}} (got {input_shapes!r})"
+        )
+    shapes = {
+        str(name): [check_integer("input_shapes", size) for size in shape]
+        for name, shape in (input_shapes or {}).items()
+    }
     version = _check_runtime(provider)
     paths = _named_paths(files, root)
     shared = {"provider": provider, "threads": int(threads)}
@@ -115,60 +122,53 @@ def measure_models(
     header = {**settings, **columns, "passes": int(passes), "seed": int(seed)}
     # The entries of each pass, by file.
     done: list[dict[str, dict[str, Any]]] = [{} for _ in range(passes)]
+    names = list(paths)
     failures: dict[str, str] = {}
     with nullcontext() if journal is None else Journal(journal, "measurement", header) as kept:
         if kept is not None:
-            _resume(kept, paths, done, failures)
+            _resume(kept, paths, columns, done, failures)
+        total, initial = len(names) * passes, sum(map(len, done))
         with tqdm(
-            total=len(paths) * passes,
-            initial=sum(len(entries) for entries in done),
-            desc="Measuring",
-            unit="model",
-            disable=not progress,
+            desc="Measuring", total=total, initial=initial, unit="model", disable=not progress
         ) as bar:
-            for number in range(passes):
-                order = np.random.default_rng([seed, number]).permutation(len(paths))
-                names = list(paths)
+            for number, entries in enumerate(done):
+                order = np.random.default_rng([seed, number]).permutation(len(names))
+                missing = [names[i] for i in order if names[i] not in entries]
                 with WorkerProcess(settings, float(timeout)) as worker:
-                    for name in (names[i] for i in order):
-                        if name in done[number]:
-                            continue
+                    for name in missing:
                         bar.update()
                         if name in failures:
                             continue
-                        entry = {
-                            "file": name,
-                            "pass": number,
-                            "sha256": _digest(paths[name]),
-                            **worker.measure(paths[name]),
-                        }
+                        entry = {"file": name, "pass": number, "sha256": _digest(paths[name])}
+                        entry |= worker.measure(paths[name])
                         if kept is not None:
                             kept.write(entry)
                         if "error" in entry:
                             failures[name] = entry["error"]
                             log.warning("%s was not measured: %s", name, entry["error"])
                         else:
-                            done[number][name] = entry
-    labels = [
-        _label([entries[name] for entries in done], columns)
-        for name in paths
-        if name not in failures
-    ]
-    return Measurements(labels, {name: failures[name] for name in paths if name in failures})
+                            entries[name] = entry
+    measured = [name for name in names if name not in failures]
+    labels = [_label([entries[name] for entries in done], columns) for name in measured]
+    return Measurements(labels, {name: failures[name] for name in names if name in failures})
 
 
 def profile_folder(
-    folder: str | os.PathLike[str], out_csv: str | os.PathLike[str], **settings: Any
+    folder: str | os.PathLike[str],
+    out_csv: str | os.PathLike[str],
+    files: Sequence[Path] | None = None,
+    **settings: Any,
 ) -> Measurements:
-    r"""Measures all ONNX models in a folder and writes their latencies to a CSV file.
+    r"""Measures the ONNX models in a folder and writes their latencies to a CSV file.
 
-    The columns are those of :class:`~narformer_pyg.profiling.LatencyLabel`. While it runs, a
-    journal stands beside the CSV file (:obj:`.journal` is appended to its name), and the same call
-    after a kill continues from it.
+    The columns are those of :class:`~narformer_pyg.profiling.LatencyLabel`. After a kill, the same
+    call continues from a journal beside the CSV file, with :obj:`.journal` appended to its name.
 
     Args:
-        folder (str or os.PathLike): The folder; :obj:`*.onnx` in it and below are measured.
+        folder (str or os.PathLike): The folder.
         out_csv (str or os.PathLike): The table to write; an old one is replaced.
+        files (sequence of Path, optional): The models, inside the folder; by default every
+            :obj:`*.onnx` in it and below. (default: :obj:`None`)
         **settings (optional): The arguments of :func:`measure_models` except :obj:`root` and
             :obj:`journal`.
 
@@ -180,33 +180,24 @@ def profile_folder(
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"Expected 'folder' to be a folder (got {str(folder)!r})")
-    files = sorted(path for path in folder.rglob("*.onnx") if path.is_file())
+    if files is None:
+        files = sorted(path for path in folder.rglob("*.onnx") if path.is_file())
     if not files:
         raise FileNotFoundError(f"Expected 'folder' to hold *.onnx files (got {str(folder)!r})")
-    return measure_to_csv(files, folder, out_csv, **settings)
-
-
-def measure_to_csv(
-    files: Sequence[Path], root: Path, out_csv: str | os.PathLike[str], **settings: Any
-) -> Measurements:
-    r"""Measures some models of a folder as :func:`profile_folder` measures all of them."""
     check_folder(out_csv)
     journal = Path(f"{os.fspath(out_csv)}.journal")
-    measured = measure_models(files, root=root, journal=journal, **settings)
+    measured = measure_models(files, root=folder, journal=journal, **settings)
     if not measured.labels:
         name, reason = next(iter(measured.failures.items()))
-        journal.unlink(missing_ok=True)  # or mending the models would change nothing
+        journal.unlink(missing_ok=True)  # so that repaired models are measured
         raise ValueError(
             f"Expected at least one of {len(files)} models to be measured (got {name}: {reason})"
         )
     noisy = sum(label.pass_spread > _LARGE_SPREAD for label in measured.labels)
     if noisy > len(measured.labels) // 10:
         log.warning(
-            "%d of %d latencies differ by more than %.0f %% between passes: the machine is busy, "
-            "and even the fastest runs may be too slow",
-            noisy,
-            len(measured.labels),
-            _LARGE_SPREAD * 100,
+            f"{noisy} of {len(measured.labels)} latencies differ by more than {_LARGE_SPREAD:.0%} "
+            "between passes: the machine is busy, and even the fastest runs may be too slow"
         )
     write_labels(measured.labels, out_csv)
     journal.unlink(missing_ok=True)
@@ -221,49 +212,46 @@ def processor_name(provider: str) -> str:
         if torch.cuda.is_available():
             return torch.cuda.get_device_name(0)
     cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():  # Linux; platform.processor() is empty there, or the architecture
-        for line in cpuinfo.read_text("utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
+    if cpuinfo.exists():  # Linux, where platform.processor() has no name
+        found = re.search(r"^model name\s*:\s*(.+)$", cpuinfo.read_text("utf-8", "replace"), re.M)
+        if found:
+            return found[1].strip()
     if platform.system() == "Darwin":
         command = ["sysctl", "-n", "machdep.cpu.brand_string"]
-        found = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-        if found:
-            return found
+        name = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+        if name:
+            return name
     return platform.processor() or platform.machine()
 
 
 def _resume(
     journal: Journal,
     paths: Mapping[str, Path],
+    columns: dict[str, Any],
     done: list[dict[str, dict[str, Any]]],
     failures: dict[str, str],
 ) -> None:
     """Takes over the entries of an earlier run, unless their files are gone or have changed."""
     for entry in journal.entries:
         try:
-            name, number, digest = entry["file"], entry["pass"], entry["sha256"]
-            if name not in paths or _digest(paths[name]) != digest:
+            name, entries = entry["file"], done[entry["pass"]]
+            if name not in paths or _digest(paths[name]) != entry["sha256"]:
                 continue
             if "error" in entry:
                 failures[name] = str(entry["error"])
             else:
-                columns = ("pass", "sha256", "latency_ms", "runs", *_MODEL_COLUMNS)
-                done[number][name] = {column: entry[column] for column in columns}
-        except (IndexError, KeyError, TypeError) as error:
+                _label([entry], columns)  # raises unless the entry is complete
+                entries[name] = entry
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
             raise journal.damaged(f"{type(error).__name__}: {error}") from error
 
 
 def _digest(path: Path) -> str:
     """Returns the sha256 of a file, or nothing if it cannot be read."""
-    digest = hashlib.sha256()
     try:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
+        return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError:
         return ""
-    return digest.hexdigest()
 
 
 def _label(entries: Sequence[dict[str, Any]], columns: dict[str, Any]) -> LatencyLabel:
@@ -287,23 +275,11 @@ def _named_paths(
         raise ValueError(f"Expected 'files' to be a sequence of paths (got {files!r})")
     paths: dict[str, Path] = {}
     for path in map(Path, files):
-        name = path.as_posix() if root is None else path.relative_to(root).as_posix()
+        name = (path if root is None else path.relative_to(root)).as_posix()
         if name in paths:
             raise ValueError(f"Expected 'files' to name each model once (got {name!r} twice)")
         paths[name] = path
     return paths
-
-
-def _check_shapes(input_shapes: Mapping[str, Sequence[int]]) -> dict[str, list[int]]:
-    if not isinstance(input_shapes, Mapping):
-        raise ValueError(
-            "Expected 'input_shapes' to map names of inputs to shapes, as "
-            f"{{'input': (1, 3, 224, 224)}} (got {input_shapes!r})"
-        )
-    return {
-        str(name): [check_integer("input_shapes", size) for size in shape]
-        for name, shape in input_shapes.items()
-    }
 
 
 def _check_runtime(provider: str) -> str:
@@ -314,10 +290,7 @@ def _check_runtime(provider: str) -> str:
         raise ImportError(
             "Measuring latency needs ONNX Runtime: 'pip install \"narformer-pyg[runtime]\"'"
         ) from error
-    available = onnxruntime.get_available_providers()
-    if provider not in available:
-        raise ValueError(
-            f"Expected 'provider' to be a provider of the installed ONNX Runtime, "
-            f"{', '.join(available)} (got {provider!r})"
-        )
+    available = ", ".join(onnxruntime.get_available_providers())
+    if provider not in available.split(", "):
+        raise ValueError(f"Expected 'provider' to be among {available} (got {provider!r})")
     return str(onnxruntime.__version__)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 
 import numpy as np
-from onnx import GraphProto, ModelProto, TensorProto, helper
+from onnx import ModelProto, TensorProto, helper
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
 _FIELDS = ("raw_data", "float_data", "int32_data", "int64_data", "double_data", "uint64_data")
@@ -23,8 +24,8 @@ def has_missing_weights(model: ModelProto) -> bool:
 def strip_weights(model: ModelProto, keep_elements: int = 64) -> ModelProto:
     r"""Returns a copy of a model without the data of its weights.
 
-    Only floating-point initialisers are emptied: integers hold shapes and indices that change
-    what the graph computes. The copy takes kilobytes and has every shape of the original.
+    Integers stay: as shapes and indices they change what the graph computes. The copy takes
+    kilobytes and has every shape of the original.
 
     Args:
         model (onnx.ModelProto): The model, its data inside it.
@@ -57,7 +58,12 @@ def materialize(model: ModelProto, rng: np.random.Generator) -> ModelProto:
     """
     filled = ModelProto()
     filled.CopyFrom(model)
-    roles = _roles(filled.graph)
+    # The operator behind every input of a node (^T marks a transposed Gemm), and its place there.
+    roles: dict[str, tuple[str, int]] = {}
+    for node in filled.graph.node:
+        transposed = any(a.name == "transB" and a.i for a in node.attribute)
+        for place, name in enumerate(node.input):
+            roles.setdefault(name, (node.op_type + "^T" * transposed, place))
     pool = rng.uniform(-1.0, 1.0, _POOL_SIZE).astype(np.float32)
     for tensor in filled.graph.initializer:
         if not _is_missing(tensor):
@@ -84,16 +90,6 @@ def _is_missing(tensor: TensorProto) -> bool:
     )
 
 
-def _roles(graph: GraphProto) -> dict[str, tuple[str, int]]:
-    """Maps every input of a node to its operator (``^T`` marks a transposed Gemm) and place."""
-    roles: dict[str, tuple[str, int]] = {}
-    for node in graph.node:
-        transposed = any(a.name == "transB" and a.i for a in node.attribute)
-        for place, name in enumerate(node.input):
-            roles.setdefault(name, (node.op_type + "^T" * transposed, place))
-    return roles
-
-
 def _scale(values: np.ndarray, operator: str, place: int) -> np.ndarray:
     """Gives numbers uniform in [-1, 1] the size that suits their role."""
     is_norm = operator.endswith("Normalization")
@@ -112,10 +108,8 @@ def _scale(values: np.ndarray, operator: str, place: int) -> np.ndarray:
 
 def element_type(tensors: Iterable[TensorProto]) -> str:
     """Returns the most frequent type of numbers in tensors, such as :obj:`"float32"`."""
-    counts: dict[int, int] = {}
+    counts: Counter[str] = Counter()
     for tensor in tensors:
-        counts[tensor.data_type] = counts.get(tensor.data_type, 0) + math.prod(tensor.dims)
-    if not counts:
-        return "unknown"
-    most = max(counts, key=lambda kind: counts[kind])
-    return TensorProto.DataType.Name(most).lower().replace("float", "float32", most == 1)
+        counts[TensorProto.DataType.Name(tensor.data_type)] += math.prod(tensor.dims)
+    kind = max(counts, key=lambda kind: counts[kind], default="unknown")
+    return "float32" if kind == "FLOAT" else kind.lower()

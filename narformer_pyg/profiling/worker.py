@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
@@ -23,24 +23,19 @@ import onnxruntime
 from narformer_pyg._processes import end_with_parent
 from narformer_pyg.profiling.weights import element_type, has_missing_weights, materialize
 
+Shapes: TypeAlias = Mapping[str, Sequence[int]]
+
 # The first run allocates and caches; the second settles the caches of the processor.
 _WARM_UP_RUNS = 2
 _LEAST_RUNS = 3
 
-_FLOATS = {"float": "float32", "float16": "float16", "double": "float64"}
-_INTEGERS = [f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)]
-_DTYPES = {
-    f"tensor({name})": np.dtype(dtype)
-    for name, dtype in (*_FLOATS.items(), ("bool", "bool"), *zip(_INTEGERS, _INTEGERS, strict=True))
-}
+_INTEGERS = {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
+_DTYPES = {f"tensor({name})": np.dtype(name) for name in {"bool", "float16", "double", *_INTEGERS}}
+_DTYPES["tensor(float)"] = np.dtype("float32")
 
 
 def measure_file(
-    path: Path,
-    provider: str,
-    threads: int,
-    seconds: float,
-    input_shapes: Mapping[str, Sequence[int]],
+    path: Path, provider: str, threads: int, seconds: float, input_shapes: Shapes
 ) -> dict[str, Any]:
     r"""Loads one model, warms it up and returns the time of its fastest run.
 
@@ -82,8 +77,9 @@ def measure_file(
         best = min(best, time.perf_counter() - start)
         runs += 1
     if best <= 0:
-        raise ValueError("The clock of this machine is too coarse for the model: it took 0 s")
+        raise ValueError("The clock of this machine is too coarse for this model (measured 0 s)")
     first = next(iter(inputs.values()), np.zeros(()))
+    shapes = [f"{name}:{'x'.join(map(str, value.shape))}" for name, value in inputs.items()]
     return {
         "latency_ms": best * 1e3,
         "runs": runs,
@@ -91,15 +87,11 @@ def measure_file(
         "precision": precision if precision != "unknown" else str(first.dtype),
         "weights": "random" if missing else "stored",
         "family": family,
-        "input_shapes": " ".join(
-            f"{name}:{'x'.join(map(str, value.shape))}" for name, value in inputs.items()
-        ),
+        "input_shapes": " ".join(shapes),
     }
 
 
-def make_inputs(
-    declared: Sequence[Any], input_shapes: Mapping[str, Sequence[int]]
-) -> dict[str, np.ndarray]:
+def make_inputs(declared: Sequence[Any], input_shapes: Shapes) -> dict[str, np.ndarray]:
     r"""Returns an array for each input of a session.
 
     Floating-point inputs are normally distributed; integers are ones, which are valid as an index,
@@ -115,18 +107,15 @@ def make_inputs(
     for entry in declared:
         if entry.type not in _DTYPES:
             raise ValueError(f"The input {entry.name!r} has the type {entry.type}, not numbers")
-        shape = list(entry.shape)
-        if entry.name in input_shapes:
-            wanted = list(input_shapes[entry.name])
-            if len(wanted) != len(shape) or any(
-                isinstance(size, int) and size != new
-                for size, new in zip(shape, wanted, strict=True)
-            ):
-                raise ValueError(
-                    f"Expected 'input_shapes' to fit the input {entry.name!r} of shape "
-                    f"{_text(shape)} (got {_text(wanted)})"
-                )
-            shape = wanted
+        shape = list(input_shapes.get(entry.name, entry.shape))
+        if len(shape) != len(entry.shape) or any(
+            isinstance(size, int) and size != new
+            for size, new in zip(entry.shape, shape, strict=True)
+        ):
+            raise ValueError(
+                f"Expected 'input_shapes' to fit the input {entry.name!r} of shape "
+                f"{_text(entry.shape)} (got {_text(shape)})"
+            )
         if not all(isinstance(size, int) and size >= 0 for size in shape):
             open_inputs.append(f"{entry.name} {_text(shape)}")
             continue
@@ -159,7 +148,7 @@ def main() -> None:
             path = Path(json.loads(line)["file"])
             try:
                 reply = measure_file(path, **request["settings"])
-            except Exception as error:  # any failure is the model's, and the next one may work
+            except Exception as error:  # the model failed, and the next one may work
                 text = " ".join(str(error).split()) or type(error).__name__
                 reply = {"error": text[:500]}
             channel.write(json.dumps(reply) + "\n")

@@ -51,7 +51,7 @@ class WorkerProcess:
             line = ""
         finally:
             timer.cancel()
-        if line:
+        if line.endswith("\n"):  # a process that dies may leave half a line
             return json.loads(line)
         status = process.wait()
         self._close()
@@ -77,21 +77,17 @@ class WorkerProcess:
             status = self._process.wait()
             self._close()
             raise RuntimeError(
-                f"The process that measures did not start (exit status {status}); the reason is "
-                "on standard error"
+                f"The measuring process did not start (exit status {status}); standard error has "
+                "the reason"
             )
         return self._process
 
     def _close(self) -> None:
         process, self._process = self._process, None
-        if process is None:
-            return
-        for pipe in (process.stdin, process.stdout):
-            assert pipe is not None
-            with contextlib.suppress(BrokenPipeError):
-                pipe.close()
-        process.kill()
-        process.wait()
+        if process is not None:
+            process.kill()
+            with contextlib.suppress(BrokenPipeError), process:  # closes the pipes and waits
+                pass
 
     def __enter__(self) -> WorkerProcess:
         return self

@@ -36,28 +36,16 @@ __all__ = [
     "search_recipe",
 ]
 
-__getattr__, __dir__ = lazy_names(
-    __name__,
-    {
-        "evaluation": (
-            "Evaluation",
-            "SearchResult",
-        ),
-        "space": (
-            "CellSpace",
-            "SearchSpace",
-        ),
-        "pareto_front": (
-            "hypervolume",
-            "non_dominated",
-        ),
-        "log": ("EvaluationLog",),
-        "benchmark": ("NASBench201Evaluation",),
-        "pareto_search": ("ParetoSearch",),
-        "predictor_search": ("PredictorSearch",),
-        "random_search": ("RandomSearch",),
-        "evolution": ("RegularizedEvolution",),
-        "searcher": ("Searcher",),
-        "surrogate": ("search_recipe",),
-    },
-)
+__getattr__, __dir__ = lazy_names(__name__, {
+    "benchmark": ["NASBench201Evaluation"],
+    "evaluation": ["Evaluation", "SearchResult"],
+    "evolution": ["RegularizedEvolution"],
+    "log": ["EvaluationLog"],
+    "pareto_front": ["hypervolume", "non_dominated"],
+    "pareto_search": ["ParetoSearch"],
+    "predictor_search": ["PredictorSearch"],
+    "random_search": ["RandomSearch"],
+    "searcher": ["Searcher"],
+    "space": ["CellSpace", "SearchSpace"],
+    "surrogate": ["search_recipe"],
+})  # fmt: skip

@@ -68,11 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> SearchResult:
-    """Searches as the arguments say, and prints the result.
-
-    Raises:
-        ValueError: If an argument is wrong.
-    """
+    """Searches as the arguments say, and prints the result."""
     # Imported here, so that '--help' of any command is quick.
     from narformer_pyg import search as searches
     from narformer_pyg import spaces
@@ -97,18 +93,16 @@ def run(args: argparse.Namespace) -> SearchResult:
     else:
         search = method(space, objective=first, maximize=direction == "max", seed=args.seed)
     with tqdm(total=args.budget, desc="Searching", unit="evaluation") as bar:
-        result = search.run(
-            evaluate,
-            args.budget,
-            log=args.log,
-            # In a resumed search, the first new evaluation is not the first one.
-            callback=lambda evaluation: bar.update(evaluation.number + 1 - bar.n),
-        )
+
+        def advance(evaluation: Evaluation) -> None:  # the first new one need not be the first
+            bar.update(evaluation.number + 1 - bar.n)
+
+        result = search.run(evaluate, args.budget, log=args.log, callback=advance)
     _print_result(result, first)
     if args.out is not None:
         from narformer_pyg.training.report import environment, write_json
 
-        content = {
+        write_json(args.out, {
             "settings": search.settings(),
             "budget": args.budget,
             "evaluated": len(result.history),
@@ -118,8 +112,7 @@ def run(args: argparse.Namespace) -> SearchResult:
             "best": None if result.best is None else _row(result.best),
             "front": [_row(item) for item in result.front],
             "environment": environment(),
-        }
-        write_json(args.out, content)
+        })  # fmt: skip
     return result
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 
 from narformer_pyg._checks import check_integer
 from narformer_pyg.search.evaluation import Evaluation
-from narformer_pyg.search.nsga2 import check_pymoo, evolve
 from narformer_pyg.search.pareto_front import hypervolume, non_dominated
 from narformer_pyg.search.predictor_search import PredictorSearcher
 from narformer_pyg.search.searcher import Direction
@@ -56,7 +56,8 @@ class ParetoSearch(PredictorSearcher[Arch]):
         generations: int = 15,
         **kwargs: Any,
     ) -> None:
-        check_pymoo()
+        if find_spec("pymoo") is None:
+            raise ImportError("ParetoSearch needs pymoo: 'pip install \"narformer-pyg[search]\"'")
         if not isinstance(objectives, Mapping) or len(objectives) < 2:
             raise ValueError(
                 "Expected 'objectives' to say 'max' or 'min' for at least two values of "
@@ -68,13 +69,9 @@ class ParetoSearch(PredictorSearcher[Arch]):
         self.generations = check_integer("generations", generations)
 
     def propose_by_predictor(
-        self,
-        good: Sequence[Evaluation],
-        labels: np.ndarray,
-        seen: set[str],
-        count: int,
+        self, good: Sequence[Evaluation], labels: np.ndarray, seen: set[str], count: int,
         rng: np.random.Generator,
-    ) -> list[Arch]:
+    ) -> list[Arch]:  # fmt: skip
         """Trains the predictor, evolves a population on it and returns the most promising."""
         predict = self.train_and_predict(good, labels, rng)
         # The evaluated front, the next fronts, then random architectures.
@@ -82,7 +79,7 @@ class ParetoSearch(PredictorSearcher[Arch]):
         start = [self.architecture(good[i]) for i in order]
         num_random = max(self.population_size - len(start), self.population_size // 2)
         start += [self.space.random(rng) for _ in range(num_random)]
-        visited, predictions = evolve(
+        visited, predictions = _evolve(
             self.space,
             start,
             lambda architectures: predict(architectures).mean(axis=0),
@@ -90,13 +87,78 @@ class ParetoSearch(PredictorSearcher[Arch]):
             self.generations,
             rng,
         )
-        # Evaluated architectures count as predicted, too, which cancels errors of the level.
+        # Predictions stand for evaluated architectures, too: errors of the level cancel out.
         evaluated = np.array([self.space.key(a) in seen for a in visited])
         chosen = choose_by_hypervolume(predictions[evaluated], predictions[~evaluated], count)
         new = [a for a, is_known in zip(visited, evaluated, strict=True) if not is_known]
         batch = [new[i] for i in chosen]
         seen.update(self.space.key(a) for a in batch)
         return batch + self.draw_random(seen, count - len(batch), rng)
+
+
+def _evolve(
+    space: SearchSpace[Arch],
+    start: Sequence[Arch],
+    predict: Callable[[list[Arch]], np.ndarray],
+    population_size: int,
+    generations: int,
+    rng: np.random.Generator,
+) -> tuple[list[Arch], np.ndarray]:
+    """Evolves architectures towards the front of their predictions, by mutation alone.
+
+    Returns:
+        tuple: All different architectures of the evolution, and their predictions, [n, objectives].
+    """
+    from pymoo.algorithms.moo.nsga2 import NSGA2
+    from pymoo.core.crossover import Crossover
+    from pymoo.core.mutation import Mutation
+    from pymoo.core.problem import Problem
+    from pymoo.optimize import minimize
+
+    # To pymoo, an architecture is a number: its place in the list of all visited ones.
+    visited: list[Arch] = []
+    places: dict[str, int] = {}
+    predictions: list[np.ndarray] = []
+
+    def place(architecture: Arch) -> int:
+        key = space.key(architecture)
+        if key not in places:
+            places[key] = len(visited)
+            visited.append(architecture)
+        return places[key]
+
+    def predict_all(ids: np.ndarray) -> np.ndarray:
+        if len(predictions) < len(visited):
+            predictions.extend(predict(visited[len(predictions) :]))
+        return np.stack([predictions[i] for i in ids])
+
+    first = np.unique([place(architecture) for architecture in start])
+
+    class Predictions(Problem):
+        def _evaluate(self, x: np.ndarray, out: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+            out["F"] = -predict_all(x[:, 0].astype(int)).astype(np.float64)
+
+    class Copy(Crossover):
+        def _do(self, problem: Any, x: np.ndarray, *args: Any, **kwargs: Any) -> np.ndarray:
+            return x.copy()
+
+    class Mutate(Mutation):
+        def _do(self, problem: Any, x: np.ndarray, *args: Any, **kwargs: Any) -> np.ndarray:
+            return np.array([[place(space.mutate(visited[int(i)], rng))] for i in x[:, 0]])
+
+    minimize(
+        Predictions(n_var=1, n_obj=predict_all(first[:1]).shape[1], xl=0, xu=np.iinfo(int).max),
+        NSGA2(
+            pop_size=population_size,
+            sampling=first[:, None].astype(float),
+            crossover=Copy(2, 2),
+            mutation=Mutate(),
+        ),
+        ("n_gen", generations),
+        seed=int(rng.integers(2**31)),
+        verbose=False,
+    )
+    return visited, predict_all(np.arange(len(visited)))
 
 
 def best_fronts(points: np.ndarray, count: int) -> list[int]:
@@ -122,7 +184,7 @@ def choose_by_hypervolume(known: np.ndarray, new: np.ndarray, count: int) -> lis
     front = front[non_dominated(front)]
     points = ranks[len(known) :]
 
-    # Points behind so many others are not worth the computation.
+    # Points of later fronts are not worth the computation.
     candidates = best_fronts(points, 3 * count)
 
     chosen: list[int] = []

@@ -127,13 +127,9 @@ class PredictorSearcher(Searcher[Arch]):
 
     @abstractmethod
     def propose_by_predictor(
-        self,
-        good: Sequence[Evaluation],
-        labels: np.ndarray,
-        seen: set[str],
-        count: int,
+        self, good: Sequence[Evaluation], labels: np.ndarray, seen: set[str], count: int,
         rng: np.random.Generator,
-    ) -> list[Arch]:
+    ) -> list[Arch]:  # fmt: skip
         """Returns up to ``count`` architectures; labels are ranks, [number of good, objectives]."""
 
 
@@ -187,13 +183,9 @@ class PredictorSearch(PredictorSearcher[Arch]):
         self.num_random = check_integer("num_random", num_random, 0)
 
     def propose_by_predictor(
-        self,
-        good: Sequence[Evaluation],
-        labels: np.ndarray,
-        seen: set[str],
-        count: int,
+        self, good: Sequence[Evaluation], labels: np.ndarray, seen: set[str], count: int,
         rng: np.random.Generator,
-    ) -> list[Arch]:
+    ) -> list[Arch]:  # fmt: skip
         """Trains the predictors and returns the favourites of the ensemble and its members."""
         order = np.argsort(-labels[:, 0], kind="stable")[: self.num_parents]
         candidates = self._candidates([self.architecture(good[i]) for i in order], seen, rng)

@@ -222,8 +222,8 @@ class Searcher(ABC, Generic[Arch]):
             return batch[len(logged) :]
         # Other library versions or threads can move a prediction in its last digit.
         log.warning(
-            "The log holds other proposals than this machine makes (first in the batch after "
-            "evaluation %d); the search goes on, but differs from one without the break",
+            "The log and this machine disagree on the proposals from evaluation %d on; the search "
+            "continues, but not as it would have without the break",
             done[0].number,
         )
         left = [a for a, text in zip(batch, texts, strict=True) if text not in logged]

@@ -51,15 +51,8 @@ class CellSpace(Generic[Arch]):
         space = CellSpace(NASBench201Cell)
         cell = space.random(np.random.default_rng(0))
 
-    Without a table of labels, pass a function of yours that trains, measures or counts:
-
-    .. code-block:: python
-
-        def evaluate(genotype):
-            network = genotype.to_module(auxiliary=True)
-            return train(network)  # a number, or a dictionary of numbers
-
-        result = RegularizedEvolution(CellSpace(DARTSGenotype)).run(evaluate, budget=200)
+    Searches of a space without a table of labels need a function of yours that trains, measures or
+    counts, for instance :obj:`lambda genotype: train(genotype.to_module(auxiliary=True))`.
 
     Args:
         cell_class (type): A class with :obj:`random`, :obj:`from_str`, :obj:`mutate`,

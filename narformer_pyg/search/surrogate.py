@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from scipy.stats import rankdata
 from torch_geometric.data import Data
 
 from narformer_pyg.loader import DeviceLoader
@@ -46,18 +47,14 @@ def search_recipe() -> Recipe:
 def rank_labels(scores: np.ndarray) -> np.ndarray:
     r"""Returns the ranks of scores, spread between 1 and 2: float32, as :obj:`scores`.
 
-    Labels of any unit, sign and spread become fit for training, and failed networks far below all
-    others do not dominate. Equal scores have equal ranks.
+    Scores of any unit, sign and spread become labels to train on, and failed networks with extreme
+    scores do not dominate. Equal scores have equal ranks.
 
     Args:
         scores (numpy.ndarray): :math:`(n, T)`, larger is better; ranked within each column.
     """
-    labels = np.empty(scores.shape, dtype=np.float32)
-    for column in range(scores.shape[1]):
-        _, place, counts = np.unique(scores[:, column], return_inverse=True, return_counts=True)
-        middle = np.cumsum(counts) - 0.5 * counts
-        labels[:, column] = 1.0 + middle[place.reshape(-1)] / len(scores)
-    return labels
+    ranks = rankdata(scores, axis=0) - 0.5
+    return (1.0 + ranks / max(len(scores), 1)).astype(np.float32)
 
 
 def train_ensemble(
@@ -75,11 +72,9 @@ def train_ensemble(
     """
     from narformer_pyg.training import fit
 
-    train_set = []
-    for data, y in zip(graphs, torch.from_numpy(labels), strict=True):
-        data = copy.copy(data)
+    train_set = [copy.copy(data) for data in graphs]
+    for data, y in zip(train_set, torch.from_numpy(labels), strict=True):
         data.y = y.unsqueeze(0)
-        train_set.append(data)
     members = []
     # The caller's random numbers stay as they are.
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
@@ -92,8 +87,8 @@ def train_ensemble(
             arguments: dict[str, Any] = {"out_channels": labels.shape[1], **recipe.model}
             network = create_model(model, token_encoder.out_channels, **arguments)
             member = ArchitecturePredictor(copy.deepcopy(token_encoder), network)
-            fit(member, subset, recipe, seed=seed, device=str(device), progress=False)
-            members.append(member)
+            trained = fit(member, subset, recipe, seed=seed, device=str(device), progress=False)
+            members.append(trained.predictor)
     return members
 
 

@@ -1,4 +1,4 @@
-"""Assertions of what every predictor of graphs should fulfil."""
+"""Assertions that every predictor of graphs should satisfy."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def assert_batch_invariant(
 
     Raises:
         AssertionError: If a prediction differs; the message says in which batch.
-        ValueError: If there are less than two graphs.
+        ValueError: If there are fewer than two graphs.
     """
     if len(graphs) < 2:
         raise ValueError(f"Expected 'graphs' to hold at least two graphs (got {len(graphs)})")
@@ -56,14 +56,14 @@ def assert_permutation_invariant(
     r"""Asserts that the output does not depend on the order of nodes and edges.
 
     Args:
-        model (callable): Called with :obj:`x` and :obj:`edge_index`, and with :obj:`batch` if that
-            is given. Returns one row per graph.
+        model (callable): Maps :obj:`x`, :obj:`edge_index` and, if passed, :obj:`batch` to one row
+            per graph.
         x (torch.Tensor): Node features :math:`(|\mathcal{V}|, F)`.
         edge_index (torch.Tensor): Edges :math:`(2, |\mathcal{E}|)`.
         batch (torch.Tensor, optional): The graph of each node. (default: :obj:`None`)
         atol (float, optional): The largest difference allowed, plus as much relative to the
             output. (default: :obj:`1e-5`)
-        num_permutations (int, optional): How many orders are tried. (default: :obj:`3`)
+        num_permutations (int, optional): The number of orders to try. (default: :obj:`3`)
 
     Raises:
         AssertionError: If an output differs.
@@ -73,20 +73,20 @@ def assert_permutation_invariant(
     for _ in range(num_permutations):
         order = torch.randperm(x.size(0), generator=generator).to(x.device)
         edges = torch.randperm(edge_index.size(1), generator=generator).to(x.device)
-        # Node order[i] is now number i.
+        # Node order[i] becomes node i.
         renamed = order.argsort()[edge_index[:, edges]]
-        given = (x[order], renamed) if batch is None else (x[order], renamed, batch[order])
-        _assert_close(model(*given), expected, atol, "Outputs of renumbered nodes differ from")
+        inputs = (x[order], renamed) if batch is None else (x[order], renamed, batch[order])
+        _assert_close(model(*inputs), expected, atol, "Outputs of renumbered nodes differ from")
 
 
 def assert_all_parameters_receive_gradients(module: torch.nn.Module, loss: Tensor) -> None:
     r"""Asserts that the gradient of every parameter exists, is finite and is not all zero.
 
-    The graph of the loss stays as it is and :obj:`grad` of the parameters is left alone.
+    Keeps the graph of the loss and does not touch :obj:`grad` of the parameters.
 
     Args:
-        module (torch.nn.Module): The module; parameters that need no gradient are not looked at.
-        loss (torch.Tensor): A scalar that was computed from it.
+        module (torch.nn.Module): The module; parameters without :obj:`requires_grad` are ignored.
+        loss (torch.Tensor): A scalar computed from it.
 
     Raises:
         AssertionError: If a parameter gets no such gradient; the message names all of them.
@@ -110,10 +110,7 @@ def assert_all_parameters_receive_gradients(module: torch.nn.Module, loss: Tenso
 
 
 def _assert_close(actual: Tensor, expected: Tensor, atol: float, what: str) -> None:
-    torch.testing.assert_close(
-        actual,
-        expected,
-        atol=atol,
-        rtol=atol,
-        msg=lambda details: f"{what} those expected\n{details}",
-    )
+    def message(details: str) -> str:
+        return f"{what} those expected\n{details}"
+
+    torch.testing.assert_close(actual, expected, atol=atol, rtol=atol, msg=message)

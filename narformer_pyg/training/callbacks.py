@@ -20,6 +20,7 @@ class EpochProgressBar(ProgressBar):
     def __init__(self) -> None:
         super().__init__()
         self._bar: Any = None
+        self._clock = 0.0
         self._enabled = True
 
     def disable(self) -> None:
@@ -36,6 +37,7 @@ class EpochProgressBar(ProgressBar):
             dynamic_ncols=True,
             disable=not self._enabled,
         )
+        self._clock = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Advances the bar and shows the last loss that is known."""
@@ -43,7 +45,10 @@ class EpochProgressBar(ProgressBar):
         history = pl_module.history
         if history:
             shown = {key: f"{v:.4g}" for key, v in history[-1].items() if key != "epoch"}
+            seconds = time.perf_counter() - self._clock
+            shown["it/s"] = f"{len(pl_module.loader) / seconds:.1f}"
             self._bar.set_postfix(shown, refresh=False)
+        self._clock = time.perf_counter()
         self._bar.update()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

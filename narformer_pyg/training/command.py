@@ -49,6 +49,8 @@ _TRAINING: dict[str, dict[str, Any]] = {
                   "help": "number format of the training"},
     "matmul_precision": {"choices": ("highest", "high", "medium"), "default": "highest",
                          "help": "of float32 products on a GPU: high is TF32"},
+    "engine": {"choices": ("auto", "eager", "captured", "compiled"), "default": "auto",
+               "help": "how a GPU trains: operation by operation, or whole steps at once"},
     "threads": {"type": int, "help": "CPU threads (default: PyTorch's choice)"},
     "out": {"type": Path, "help": "folder of the results (default: a new one under runs/)"},
 }  # fmt: skip
@@ -96,7 +98,7 @@ def fit_arguments(args: argparse.Namespace) -> dict[str, Any]:
             "Expected '--out' to be given with '--devices' or '--num_nodes' above 1, so that all "
             "processes use the same folder (got none)"
         )
-    names = ("seed", "select", "device", "devices", "num_nodes", "precision")
+    names = ("seed", "select", "device", "devices", "num_nodes", "precision", "engine")
     return {name: getattr(args, name) for name in names}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from dataclasses import dataclass
@@ -17,11 +18,14 @@ from narformer_pyg.loader import DeviceLoader
 from narformer_pyg.predictor import ArchitecturePredictor, AveragedPredictor
 from narformer_pyg.training.batches import training_loader
 from narformer_pyg.training.callbacks import EpochProgressBar, ResumableCheckpoint
+from narformer_pyg.training.captured import CapturedModule, choose_engine
 from narformer_pyg.training.labels import Graphs, check_labels
 from narformer_pyg.training.module import PredictorModule
 from narformer_pyg.training.processes import process_arguments, quiet_lightning
 from narformer_pyg.training.recipes import Recipe
 from narformer_pyg.training.resume import check_resume, training_identity
+
+_LOG = logging.getLogger(__name__)
 
 # Arguments of Lightning's trainer that the recipe and the arguments of 'fit' decide.
 _OWN_ARGUMENTS = frozenset(
@@ -63,6 +67,7 @@ def fit(
     seed: int = 0,
     device: str = "auto",
     precision: str = "32-true",
+    engine: str = "auto",
     checkpoint: str | os.PathLike[str] | ResumableCheckpoint | None = None,
     resume: str | os.PathLike[str] | None = None,
     progress: bool = True,
@@ -91,6 +96,9 @@ def fit(
             (default: :obj:`"auto"`)
         precision (str, optional): A precision of Lightning, for instance :obj:`"bf16-mixed"`.
             (default: :obj:`"32-true"`)
+        engine (str, optional): :obj:`"eager"` trains operation by operation; :obj:`"captured"`
+            lets a GPU do each step as one CUDA graph, and :obj:`"compiled"` compiles the model
+            before. :obj:`"auto"` chooses. (default: :obj:`"auto"`)
         checkpoint (str, os.PathLike or ResumableCheckpoint, optional): A file that always holds a
             complete state to resume from, at most 30 seconds old. (default: :obj:`None`)
         resume (str or os.PathLike, optional): Such a file to go on from. The result is that of an
@@ -135,11 +143,8 @@ def fit(
     devices, num_nodes = (trainer_kwargs.pop(name, 1) for name in ("devices", "num_nodes"))
     processes = process_arguments(target_device, devices, num_nodes)
     num_processes = devices * num_nodes
-    identity = training_identity(
-        predictor, labels, recipe, seed=seed, precision=precision, num_processes=num_processes
-    )
-    state_file = None if resume is None else check_resume(resume, identity)
-    callbacks = list(trainer_kwargs.pop("callbacks", ()))
+    given = list(trainer_kwargs.pop("callbacks", ()))
+    callbacks = list(given)
     if progress:
         callbacks.append(EpochProgressBar())
     if checkpoint is not None:
@@ -150,11 +155,28 @@ def fit(
 
     torch.manual_seed(seed)
     loader = training_loader(train_set, recipe, seed, target_device)
-    module = PredictorModule(predictor, recipe, loader, train_set, identity, select == "best")
+    num_epochs = recipe.num_epochs(-(-len(loader) // num_processes))
+    engine = choose_engine(
+        engine, predictor, loader, num_epochs * len(loader),
+        precision=precision, num_processes=num_processes, callbacks=given,
+        trainer_kwargs=trainer_kwargs,
+    )  # fmt: skip
+    name = torch.cuda.get_device_name(target_device) if target_device.type == "cuda" else "the CPU"
+    _LOG.info("Training on %s, engine '%s'.", name, engine)
+    identity = training_identity(
+        predictor, labels, recipe,
+        seed=seed, precision=precision, num_processes=num_processes, engine=engine,
+    )  # fmt: skip
+    state_file = None if resume is None else check_resume(resume, identity)
+    module_arguments = (predictor, recipe, loader, train_set, identity, select == "best")
+    if engine == "eager":
+        module = PredictorModule(*module_arguments)
+    else:
+        compiled = engine == "compiled"
+        module = CapturedModule(*module_arguments, num_epochs=num_epochs, compiled=compiled)
     val_loader = None
     if val_set is not None:  # seeded, since a loader without a seed draws one
         val_loader = DeviceLoader(val_set, 512, device=target_device, seed=seed)
-    num_epochs = recipe.num_epochs(-(-len(loader) // num_processes))
     validate_every = trainer_kwargs.pop("check_val_every_n_epoch", 10)
     with quiet_lightning():
         trainer = Trainer(
@@ -162,7 +184,8 @@ def fit(
             precision=precision,
             max_epochs=num_epochs,
             check_val_every_n_epoch=min(validate_every, num_epochs),
-            gradient_clip_val=recipe.gradient_clip or None,
+            # Captured steps clip by themselves.
+            gradient_clip_val=(recipe.gradient_clip or None) if engine == "eager" else None,
             callbacks=callbacks,
             enable_checkpointing=checkpoint is not None,
             enable_progress_bar=progress,
@@ -215,7 +238,9 @@ def _run(
     predictor.train()
     handler = signal.getsignal(signal.SIGINT)
     try:
-        trainer.fit(module, module.loader, val_loader, ckpt_path=state_file, weights_only=True)
+        trainer.fit(module, val_dataloaders=val_loader, ckpt_path=state_file, weights_only=True)
+    except torch.OutOfMemoryError as error:
+        raise torch.OutOfMemoryError(_out_of_memory(module)) from error
     except SystemExit as error:
         # Lightning turns Ctrl+C into an exit and ignores further ones: give both back.
         if not trainer.interrupted:
@@ -223,7 +248,18 @@ def _run(
         signal.signal(signal.SIGINT, handler)
         raise KeyboardInterrupt from error
     finally:
+        predictor.zero_grad()
         predictor.to("cpu", dtype).train(was_training)
+
+
+def _out_of_memory(module: PredictorModule) -> str:
+    shape = getattr(module, "shape", None)
+    padded = "" if shape is None else f", padded to {shape.nodes} nodes and {shape.edges} edges"
+    return (
+        f"The GPU has too little memory for batches of {module.recipe.batch_size} graphs{padded}; "
+        "lower 'batch_size' or 'hidden_channels', use precision 'bf16-mixed', or resume on another "
+        "GPU from the checkpoint"
+    )
 
 
 def _select(module: PredictorModule, select: str) -> int:

@@ -79,17 +79,25 @@ class PredictorModule(LightningModule):
             self.loader.to(self.trainer.strategy.root_device)
             self.loader.batch_sampler.shard(self.trainer.global_rank, self.trainer.world_size)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def train_dataloader(self) -> Any:
+        """Returns the batches of an epoch."""
+        return self.loader
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor | None:
         """Returns the recipe's loss of a batch."""
-        prediction = self.predictor.forward_scaled(batch).float()
+        loss = self.loss(batch)
+        self._epoch_losses.append(loss.detach())
+        return loss
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Returns the recipe's loss of a batch, whose last graphs may be padding without labels."""
+        prediction = self.predictor.forward_scaled(batch).float()[: batch.y.size(0)]
         target = batch.y / self.predictor.scale
         terms = [
             weight * (loss(*prediction.chunk(2)) if of_copies else loss(prediction, target))
             for weight, loss, of_copies in self._terms
         ]
-        total = torch.stack(terms).sum()
-        self._epoch_losses.append(total.detach())
-        return total
+        return torch.stack(terms).sum()
 
     def on_validation_epoch_start(self) -> None:
         """Calibrates, so that validation sees the predictor that would be saved."""
@@ -103,12 +111,12 @@ class PredictorModule(LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Returns AdamW, without a schedule of Lightning's; see :meth:`optimizer_step`."""
         # A fused step unscales mixed-precision gradients itself: too late for clipping them.
-        clips_scaled = self.recipe.gradient_clip > 0 and "mixed" in str(self.trainer.precision)
+        scaled = self.automatic_optimization and "mixed" in str(self.trainer.precision)
         return torch.optim.AdamW(
             self.predictor.parameters(),
             lr=self.recipe.learning_rate,
             weight_decay=self.recipe.weight_decay,
-            fused=not clips_scaled,
+            fused=not (scaled and self.recipe.gradient_clip > 0),
         )
 
     def learning_rate(self, step: int, num_steps: int) -> float:

@@ -1,4 +1,4 @@
-"""Operator vocabularies: the numbers that stand for operators and what describes each of them."""
+"""Operator vocabularies: the id of every operator and the attributes that describe it."""
 
 from narformer_pyg.vocabulary.operator_vocabulary import (
     COUNTINGS,

@@ -1,4 +1,4 @@
-"""From operators of ONNX to ids and back, by tables that never change."""
+"""Fixed tables that map ONNX operators to ids and back."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ RESERVED = "<reserved>"
 class OperatorVocabulary:
     r"""The ids of operators, and the meaning of the 8 definition slots of each.
 
-    Two are shipped. :obj:`"nnlqp"` is the paper's: 28 operators in a one-hot code of 32; graph
+    The package has two. :obj:`"nnlqp"` is the paper's: 28 operators in a one-hot code of 32; graph
     inputs and all other operators have ids, but an all-zero code. :obj:`"onnx"` has every operator
     of the ONNX standard up to opset 28 and those of ONNX Runtime's domain :obj:`com.microsoft`;
-    inputs and operators beyond have a place in the one-hot code, too. The tables are files of this
-    package and never follow the installed onnx: an id keeps its meaning.
+    inputs and unknown operators have places in its one-hot code. The tables do not depend on the
+    installed onnx: an id keeps its meaning.
 
     Args:
         name (str): The name, one of :obj:`VOCABULARIES`.
-        operators (tuple of str): The operator behind each id, those of other domains than ONNX's
-            as :obj:`"domain::Operator"`.
+        operators (tuple of str): The operator of each id, written :obj:`"domain::Operator"` outside
+            ONNX's own domain.
         slots (tuple of tuple of str): The names of the definition slots of each id, at most 8, see
             :mod:`narformer_pyg.convert.onnx_model.slots`.
-        width (int): The length of the one-hot code. Ids from here on have an all-zero code.
+        width (int): The length of the one-hot code. Higher ids have an all-zero code.
     """
 
     name: str
@@ -64,8 +64,8 @@ class OperatorVocabulary:
 
         Args:
             op_type (str): The operator, for instance :obj:`"Conv"`.
-            domain (str, optional): Its domain; ONNX's own has two spellings, :obj:`""` and
-                :obj:`"ai.onnx"`. (default: :obj:`""`)
+            domain (str, optional): Its domain, :obj:`""` or :obj:`"ai.onnx"` for ONNX's own.
+                (default: :obj:`""`)
         """
         name = op_type if domain in ("", "ai.onnx") else f"{domain}::{op_type}"
         return self._ids.get(name, self.unknown_id)

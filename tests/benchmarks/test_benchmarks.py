@@ -84,6 +84,19 @@ def test_train_step(tmp_path: Path) -> None:
     assert all(0 < row["p10"] <= row["p90"] and row["seconds"] > 0 for row in rows)
 
 
+def test_gpu(tmp_path: Path) -> None:
+    """All sections on the CPU but the compiler's, which takes a minute."""
+    out = tmp_path / "out.csv"
+    sections = ("steps", "layer", "trainings", "predictions")
+    done = run("gpu.py", "--quick", "--device", "cpu", "--out", str(out), "--sections", *sections)
+    assert "failed" not in done.stdout
+    rows = common.read_rows(out).values()
+    assert {row["section"] for row in rows} == set(sections)
+    assert all(row["seconds"] > 0 for row in rows)
+    forms = {row["form"] for row in rows if row["case"] == "cells 2, training step"}
+    assert {"dense float32", "eager float32", "captured TF32", "captured bf16"} <= forms
+
+
 def test_calls() -> None:
     """The bar of a training step; the number depends on no clock."""
     from calls import calls_per_step

@@ -1,18 +1,19 @@
-"""Graph-aided attention as sparse matrix products, without a message on any edge."""
+"""Graph-aided attention without a message on any edge: sparse products on the CPU, else Triton."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
+from narformer_pyg.nn.kernels import triton_attention
 from narformer_pyg.nn.kernels.door import Kernel, refuse_double_backward
 
-#: Added to the sum of the scores of a node, as in the authors' release.
-EPSILON = 1e-6
+EPSILON = triton_attention.EPSILON
 
 # PyTorch announces once per process that this format, there since 2021, is in beta.
 with warnings.catch_warnings():
@@ -46,14 +47,14 @@ class SortedEdges(NamedTuple):
 _SORTED: Any = WeakIdKeyDictionary()
 
 
-def sort_edges(edge_index: Tensor, num_nodes: int) -> SortedEdges:
-    r"""Sorts the edges :math:`(2, |E|)`, or returns those that an earlier call has sorted."""
+def _sort_once(sort: Callable[[Tensor, int], Any], edge_index: Tensor, num_nodes: int) -> Any:
+    """Sorts the edges [2, E], or returns those that an earlier call has sorted."""
     version = None if edge_index.is_inference() else (edge_index._version, num_nodes)
     known = _SORTED.get(edge_index)
     if known is not None and version is not None and known[0] == version:
         return known[1]
     with torch.inference_mode(False), torch.no_grad():  # a later training step may use them
-        edges = _sort(edge_index.detach().clone(), num_nodes)
+        edges = sort(edge_index.detach().clone(), num_nodes)
     if version is not None:
         _SORTED[edge_index] = (version, edges)
     return edges
@@ -77,8 +78,7 @@ def _pointers(nodes: Tensor, num_nodes: int) -> Tensor:
 def _accepts(module: Any, x: Tensor, edge_index: Tensor) -> bool:
     """Whether nothing asks for the messages: no explainer, no hook, no other aggregation."""
     return (
-        x.device.type == "cpu"
-        and torch.backends.mkl.is_available()
+        (torch.backends.mkl.is_available() if x.is_cpu else triton_attention.is_supported(x))
         and module.aggr in ("add", "sum")
         and module.flow == "source_to_target"
         and module.decomposed_layers == 1
@@ -97,7 +97,13 @@ def _accepts(module: Any, x: Tensor, edge_index: Tensor) -> bool:
 
 
 def _run(query: Tensor, value: Tensor, edge_index: Tensor) -> Tensor:
-    return sparse_attention(query, value, sort_edges(edge_index, query.size(0)))
+    num_nodes = query.size(0)
+    if query.is_cpu:
+        return sparse_attention(query, value, _sort_once(_sort, edge_index, num_nodes))
+    edges = _sort_once(triton_attention.sort_edges, edge_index, num_nodes)
+    if torch.is_autocast_enabled("cuda"):  # the linear map that follows rounds to this type
+        value = value.to(query.dtype)
+    return triton_attention.attention(query, value, edges)
 
 
 def sparse_attention(query: Tensor, value: Tensor, edges: SortedEdges) -> Tensor:
@@ -210,5 +216,5 @@ def _product(weight: Tensor, right: Tensor, pointers: Tensor, indices: Tensor) -
     return torch.sparse.mm(matrix, right, "sum")  # faster than @ on the CPU
 
 
-#: Attention by sparse products, on the CPU with MKL.
+#: Attention by sparse products on the CPU with MKL, and by Triton's programs on a GPU.
 graph_aided_attention = Kernel("graph_aided_attention", _accepts, _run)

@@ -10,11 +10,16 @@ from typing import Any, TypeVar
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-#: What current PyTorch exporters write by default: 17 brings LayerNormalization as one operator.
+#: The first opset with LayerNormalization as one operator.
 OPSET = 17
 # The lowest version of the file format that carries this opset, so that old runtimes read it.
 IR_VERSION = 8
-_ONE_OPERATOR = {"relu": "Relu", "sigmoid": "Sigmoid", "hard_swish": "HardSwish"}
+_ONE_OPERATOR: dict[str, tuple[str, dict[str, float]]] = {
+    "relu": ("Relu", {}),
+    "sigmoid": ("Sigmoid", {}),
+    "hard_sigmoid": ("HardSigmoid", {"alpha": 1 / 6, "beta": 0.5}),
+    "hard_swish": ("HardSwish", {}),
+}
 
 T = TypeVar("T")
 
@@ -58,9 +63,9 @@ class GraphBuilder:
         """Draws an integer from :obj:`low` to :obj:`high`, both included."""
         return int(self.rng.integers(low, high + 1))
 
-    def channels(self, base: float, spread: float = 0.4) -> int:
-        """Draws channels around :obj:`base` times the width of the network."""
-        value = base * self.width * self.rng.uniform(1 - spread, 1 + spread)
+    def channels(self, base: float) -> int:
+        """Draws channels within 40 % of :obj:`base` times the width of the network."""
+        value = base * self.width * self.rng.uniform(0.6, 1.4)
         return max(self.divisor, round(value / self.divisor) * self.divisor)
 
     # Parts of the graph
@@ -68,16 +73,14 @@ class GraphBuilder:
     def weight(self, *shape: int) -> Value:
         """Adds a float32 initialiser without data."""
         name = f"weight_{len(self._initializers)}"
-        self._initializers.append(
-            TensorProto(name=name, dims=shape, data_type=TensorProto.FLOAT)  # no data on purpose
-        )
+        # No data on purpose.
+        self._initializers.append(TensorProto(name=name, dims=shape, data_type=TensorProto.FLOAT))
         self.parameters += math.prod(shape)
         return Value(name, shape)
 
     def constant(self, value: Any, dtype: type[np.generic]) -> Value:
         """Adds an initialiser whose value matters."""
-        name = f"constant_{len(self._initializers)}"
-        array = np.asarray(value, dtype=dtype)
+        name, array = f"constant_{len(self._initializers)}", np.asarray(value, dtype=dtype)
         self._initializers.append(numpy_helper.from_array(array, name))
         return Value(name, array.shape)
 
@@ -95,21 +98,15 @@ class GraphBuilder:
     # Operators
 
     def conv(
-        self,
-        x: Value,
-        out_channels: int,
-        kernel: int = 1,
-        stride: int = 1,
-        groups: int = 1,
+        self, x: Value, out_channels: int, kernel: int = 1, stride: int = 1, groups: int = 1,
         pad: int | None = None,
-    ) -> Value:
+    ) -> Value:  # fmt: skip
         """A convolution with bias, padded by :obj:`kernel // 2` by default."""
         weight = (out_channels, x.shape[1] // groups, kernel, kernel)
         inputs = [x, self.weight(*weight), self.weight(out_channels)]
         pad = kernel // 2 if pad is None else pad
-        y = self._windows(
-            "Conv", inputs, out_channels, kernel, stride, pad, dilations=[1, 1], group=groups
-        )
+        options = {"dilations": [1, 1], "group": groups}
+        y = self._windows("Conv", inputs, out_channels, kernel, stride, pad, **options)
         self.multiply_accumulates += math.prod(weight) * math.prod(y.shape[2:])
         return y
 
@@ -123,34 +120,19 @@ class GraphBuilder:
         self, x: Value, kernel: int, stride: int, pad: int = 0, include_pad: bool = True
     ) -> Value:
         """An average over windows; without :obj:`include_pad`, over the image's own values."""
-        include = int(include_pad)
-        return self._windows(
-            "AveragePool", [x], x.shape[1], kernel, stride, pad,
-            ceil_mode=0, count_include_pad=include,
-        )  # fmt: skip
+        modes = {"ceil_mode": 0, "count_include_pad": int(include_pad)}
+        return self._windows("AveragePool", [x], x.shape[1], kernel, stride, pad, **modes)
 
     def _windows(
-        self,
-        op_type: str,
-        inputs: Sequence[Value],
-        channels: int,
-        kernel: int,
-        stride: int,
-        pad: int,
+        self, kind: str, inputs: list[Value], channels: int, kernel: int, stride: int, pad: int,
         **attributes: Any,
-    ) -> Value:
+    ) -> Value:  # fmt: skip
         """Adds an operator on square windows of its first input."""
-        x = inputs[0]
+        batch, _, *sides = inputs[0].shape
         ceil = bool(attributes.get("ceil_mode"))
-        return self.node(
-            op_type,
-            inputs,
-            (x.shape[0], channels, *(_window(n, kernel, stride, pad, ceil) for n in x.shape[2:])),
-            kernel_shape=[kernel] * 2,
-            pads=[pad] * 4,
-            strides=[stride] * 2,
-            **attributes,
-        )
+        shape = (batch, channels, *(_window(n, kernel, stride, pad, ceil) for n in sides))
+        attributes |= {"kernel_shape": [kernel] * 2, "pads": [pad] * 4, "strides": [stride] * 2}
+        return self.node(kind, inputs, shape, **attributes)
 
     def global_average_pool(self, x: Value) -> Value:
         """The mean of every channel, :obj:`[1, C, 1, 1]`."""
@@ -166,6 +148,10 @@ class GraphBuilder:
         inputs = [x, self.weight(out_features, features), self.weight(out_features)]
         self.multiply_accumulates += features * out_features
         return self.node("Gemm", inputs, (x.shape[0], out_features), alpha=1.0, beta=1.0, transB=1)
+
+    def classifier(self, x: Value) -> Value:
+        """Global pooling and a linear layer to 10, 100 or 1,000 classes."""
+        return self.linear(self.flatten(self.global_average_pool(x)), self.pick(10, 100, 1000))
 
     def linear_tokens(self, x: Value, out_features: int) -> Value:
         """A linear layer on tokens :obj:`[1, N, F]`: MatMul and Add, as exporters write it."""
@@ -218,12 +204,11 @@ class GraphBuilder:
                 in opsets below 20.
         """
         if kind in _ONE_OPERATOR:
-            return self.node(_ONE_OPERATOR[kind], [x], x.shape)
+            op_type, attributes = _ONE_OPERATOR[kind]
+            return self.node(op_type, [x], x.shape, **attributes)
         if kind == "relu6":
             limits = [self.constant(limit, np.float32) for limit in (0.0, 6.0)]
             return self.node("Clip", [x, *limits], x.shape)
-        if kind == "hard_sigmoid":
-            return self.node("HardSigmoid", [x], x.shape, alpha=1 / 6, beta=0.5)
         if kind == "hard_swish_decomposed":
             return self.node("Mul", [x, self.activation(x, "hard_sigmoid")], x.shape)
         if kind == "silu":
@@ -238,33 +223,25 @@ class GraphBuilder:
 
     def build(self, output: Value, name: str, metadata: dict[str, str]) -> ModelProto:
         """Returns the model whose result is :obj:`output`."""
-        graph = helper.make_graph(
-            self._nodes,
-            name,
-            [helper.make_tensor_value_info(self.input.name, TensorProto.FLOAT, self.input.shape)],
-            [helper.make_tensor_value_info(output.name, TensorProto.FLOAT, output.shape)],
-            self._initializers,
+        first, last = (
+            helper.make_tensor_value_info(value.name, TensorProto.FLOAT, value.shape)
+            for value in (self.input, output)
         )
+        graph = helper.make_graph(self._nodes, name, [first], [last], self._initializers)
+        opsets = [helper.make_opsetid("", OPSET)]
         model = helper.make_model(
-            graph,
-            opset_imports=[helper.make_opsetid("", OPSET)],
-            ir_version=IR_VERSION,
-            producer_name="narformer_pyg",
+            graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="narformer_pyg"
         )
-        sizes = {
-            "resolution": self.input.shape[-1],
-            "nodes": len(self._nodes),
-            "parameters": self.parameters,
-            "multiply_accumulates": self.multiply_accumulates,
-        }
-        helper.set_model_props(
-            model, {**metadata, **self.notes, **{k: str(v) for k, v in sizes.items()}}
-        )
+        properties = {
+            **metadata, **self.notes, "resolution": self.input.shape[-1], "nodes": len(self._nodes),
+            "parameters": self.parameters, "multiply_accumulates": self.multiply_accumulates,
+        }  # fmt: skip
+        helper.set_model_props(model, {key: str(value) for key, value in properties.items()})
         return model
 
 
 def _window(size: int, kernel: int, stride: int, pad: int, ceil: bool = False) -> int:
-    """Returns how many windows fit into one side of an image."""
+    """Returns the number of windows along one side of an image."""
     span = size + 2 * pad - kernel
     if not ceil:
         return span // stride + 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from narformer_pyg.profiling.families.graph_builder import GraphBuilder, Value
@@ -18,39 +20,26 @@ _EFFICIENT_STAGES = (
 def mobilenet_v2(g: GraphBuilder) -> Value:
     """`MobileNetV2 <https://arxiv.org/abs/1801.04381>`_: ReLU6, which exports as Clip."""
     x = g.activation(g.conv(g.input, g.channels(32), 3, stride=2), "relu6")
-    for stage, (base, stride, most) in enumerate(_V2_STAGES):
-        out_channels = g.channels(base)
-        for k in range(g.between(1, most)):
-            expansion = 1 if stage == 0 else g.pick(2, 3, 4, 6, 6, 8)
-            x = _inverted_bottleneck(
-                g, x, out_channels, g.pick(3, 3, 5, 7), stride if k == 0 else 1, expansion, "relu6"
-            )
-    x = g.activation(g.conv(x, g.channels(1280)), "relu6")
-    return g.linear(g.flatten(g.global_average_pool(x)), g.pick(10, 100, 1000))
+    for stage, channels, stride in _blocks(g, _V2_STAGES):
+        expansion = 1 if stage == 0 else g.pick(2, 3, 4, 6, 6, 8)
+        x = _inverted_bottleneck(g, x, channels, g.pick(3, 3, 5, 7), stride, expansion, "relu6")
+    return g.classifier(g.activation(g.conv(x, g.channels(1280)), "relu6"))
 
 
 def mobilenet_v3(g: GraphBuilder) -> Value:
     r"""`MobileNetV3 <https://arxiv.org/abs/1905.02244>`_: squeeze and excitation, hard swish.
 
-    Half of the networks have HardSwish as one operator and half as HardSigmoid and Mul: files in
-    the wild have both.
+    Real files have HardSwish as one operator or as HardSigmoid and Mul; half of the networks have
+    each form.
     """
     swish = g.pick("hard_swish", "hard_swish_decomposed")
     x = g.activation(g.conv(g.input, g.channels(16), 3, stride=2), swish)
-    for stage, (base, stride, most) in enumerate(_V3_STAGES):
-        out_channels = g.channels(base)
-        for k in range(g.between(1, most)):
-            x = _inverted_bottleneck(
-                g,
-                x,
-                out_channels,
-                g.pick(3, 5, 7),
-                stride if k == 0 else 1,
-                expansion=1 if stage == 0 else g.pick(2, 3, 4, 6),
-                activation="relu" if stage < 3 else swish,
-                squeeze=g.pick(0.0, 0.25),
-                gate="hard_sigmoid",
-            )
+    for stage, channels, stride in _blocks(g, _V3_STAGES):
+        kernel, expansion = g.pick(3, 5, 7), 1 if stage == 0 else g.pick(2, 3, 4, 6)
+        squeeze, kind = g.pick(0.0, 0.25), "relu" if stage < 3 else swish
+        x = _inverted_bottleneck(
+            g, x, channels, kernel, stride, expansion, kind, squeeze, "hard_sigmoid"
+        )
     x = g.activation(g.conv(x, g.channels(960)), swish)
     x = g.activation(g.linear(g.flatten(g.global_average_pool(x)), g.channels(1280)), swish)
     return g.linear(x, g.pick(10, 100, 1000))
@@ -62,11 +51,10 @@ def mnasnet(g: GraphBuilder) -> Value:
     x = g.activation(g.conv(x, x.shape[1], 3, groups=x.shape[1]), "relu")
     x = g.conv(x, g.channels(16))
     for base, stride, most in _MNAS_STAGES:
-        out_channels, kernel = g.channels(base), g.pick(3, 5, 7)
+        channels, kernel = g.channels(base), g.pick(3, 5, 7)
         for k in range(g.between(1, most)):
-            x = _inverted_bottleneck(
-                g, x, out_channels, kernel, stride if k == 0 else 1, g.pick(2, 3, 3, 6), "relu"
-            )
+            step, expansion = stride if k == 0 else 1, g.pick(2, 3, 3, 6)
+            x = _inverted_bottleneck(g, x, channels, kernel, step, expansion, "relu")
     x = g.activation(g.conv(x, g.channels(1280)), "relu")
     x = g.node("ReduceMean", [x], x.shape[:2], axes=[2, 3], keepdims=0)
     return g.linear(x, g.pick(10, 100, 1000))
@@ -75,24 +63,24 @@ def mnasnet(g: GraphBuilder) -> Value:
 def efficientnet(g: GraphBuilder) -> Value:
     """`EfficientNet <https://arxiv.org/abs/1905.11946>`_: squeeze and excitation, SiLU."""
     x = g.activation(g.conv(g.input, g.channels(32), 3, stride=2), "silu")
-    for stage, (base, stride, most) in enumerate(_EFFICIENT_STAGES):
-        out_channels = g.channels(base)
+    for stage, channels, stride in _blocks(g, _EFFICIENT_STAGES):
+        expansion = 1 if stage == 0 else g.pick(2, 4, 6, 6)
+        # The paper squeezes a quarter of the channels of the block's input, not of the inner ones.
+        squeeze = 0.25 / expansion
+        x = _inverted_bottleneck(
+            g, x, channels, g.pick(3, 5, 7), stride, expansion, "silu", squeeze
+        )
+    return g.classifier(g.activation(g.conv(x, g.channels(1280)), "silu"))
+
+
+def _blocks(
+    g: GraphBuilder, stages: tuple[tuple[int, int, int], ...]
+) -> Iterator[tuple[int, int, int]]:
+    """Draws the blocks of all stages: the stage, output channels and stride of each."""
+    for stage, (base, stride, most) in enumerate(stages):
+        channels = g.channels(base)
         for k in range(g.between(1, most)):
-            expansion = 1 if stage == 0 else g.pick(2, 4, 6, 6)
-            x = _inverted_bottleneck(
-                g,
-                x,
-                out_channels,
-                g.pick(3, 5, 7),
-                stride if k == 0 else 1,
-                expansion,
-                activation="silu",
-                # Of the block's input, as in the paper, not of its inner channels.
-                squeeze=0.25 / expansion,
-                gate="sigmoid",
-            )
-    x = g.activation(g.conv(x, g.channels(1280)), "silu")
-    return g.linear(g.flatten(g.global_average_pool(x)), g.pick(10, 100, 1000))
+            yield stage, channels, stride if k == 0 else 1
 
 
 def _inverted_bottleneck(
@@ -111,14 +99,11 @@ def _inverted_bottleneck(
     y = x if expansion == 1 else g.activation(g.conv(x, inner), activation)
     y = g.activation(g.conv(y, inner, kernel, stride, groups=inner), activation)
     if squeeze > 0:
-        y = _squeeze_excite(g, y, max(4, int(np.ceil(inner * squeeze / 4)) * 4), activation, gate)
+        squeezed = max(4, int(np.ceil(inner * squeeze / 4)) * 4)
+        # MobileNetV3 always has ReLU in here; EfficientNet has the activation of the block.
+        z = g.conv(g.global_average_pool(y), squeezed)
+        z = g.activation(z, "silu" if activation == "silu" else "relu")
+        z = g.activation(g.conv(z, inner), gate)
+        y = g.node("Mul", [y, z], y.shape)
     y = g.conv(y, out_channels)
     return g.add(x, y) if x.shape == y.shape else y
-
-
-def _squeeze_excite(g: GraphBuilder, x: Value, squeezed: int, activation: str, gate: str) -> Value:
-    # MobileNetV3 always has ReLU in here; EfficientNet has the activation of the block.
-    y = g.conv(g.global_average_pool(x), squeezed)
-    y = g.activation(y, "silu" if activation == "silu" else "relu")
-    y = g.activation(g.conv(y, x.shape[1]), gate)
-    return g.node("Mul", [x, y], x.shape)

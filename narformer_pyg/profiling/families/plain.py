@@ -64,7 +64,7 @@ def googlenet(g: GraphBuilder) -> Value:
             x = _inception(g, x, base)
         if stage < 2:
             x = g.max_pool(x, g.pick(2, 3), stride=2, ceil=True)
-    return g.linear(g.flatten(g.global_average_pool(x)), g.pick(10, 100, 1000))
+    return g.classifier(x)
 
 
 def _inception(g: GraphBuilder, x: Value, base: int) -> Value:

@@ -19,7 +19,7 @@ def resnet(g: GraphBuilder) -> Value:
                 x = _bottleneck_block(g, x, g.channels(base / 2), out_channels, stride)
             else:
                 x = _basic_block(g, x, g.channels(base), out_channels, stride)
-    return g.linear(g.flatten(g.global_average_pool(x)), g.pick(10, 100, 1000))
+    return g.classifier(x)
 
 
 def _basic_block(g: GraphBuilder, x: Value, inner: int, out_channels: int, stride: int) -> Value:
@@ -47,22 +47,18 @@ def nasbench201(g: GraphBuilder) -> Value:
     r"""The network of a random `NAS-Bench-201 <https://arxiv.org/abs/2001.00326>`_ cell.
 
     The skeleton is that of :class:`~narformer_pyg.spaces.NASBench201Network`, with a random number
-    of channels and of cells. What an inference export has no operator for is left out: skip
-    connections, :obj:`none`, and operations whose result reaches no output. Cells in which
-    :obj:`none` cuts every path are drawn again.
+    of channels and of cells. As in every inference export, skip connections, :obj:`none` and
+    operations that reach no output have no operator. Cells in which :obj:`none` cuts every path are
+    drawn again.
     """
-    # Imported here: the processes that measure load no search space and no torch.
+    # Imported here: a family without cells needs no torch.
     from narformer_pyg.spaces.nasbench201 import CELL_EDGES, NASBench201Cell
 
     live: list[tuple[int, int, str]] = []
     while not live:
         cell = NASBench201Cell.random(g.rng)
-        edges = [
-            (source, target, name)
-            for (source, target), name in zip(CELL_EDGES, cell.operations, strict=True)
-            if name != "none"
-        ]
-        live = _between_input_and_output(edges)
+        named = zip(CELL_EDGES, cell.operations, strict=True)
+        live = _between_input_and_output([(s, t, name) for (s, t), name in named if name != "none"])
     g.notes["cell"] = str(cell)
     channels, num_cells = g.channels(16), g.between(1, 5)
     x = g.conv(g.input, channels, 3)

@@ -9,12 +9,6 @@ from pathlib import Path
 import pytest
 
 from narformer_pyg.datasets import NASBench201
-from narformer_pyg.search import (
-    CellSpace,
-    NASBench201Evaluation,
-    RandomSearch,
-    SearchSpace,
-)
 from narformer_pyg.search.command import add_arguments, run
 from narformer_pyg.spaces import DARTSGenotype, NASBench201Cell
 
@@ -103,38 +97,24 @@ def test_a_space_without_table(
     assert f"evaluations: {found}" in capsys.readouterr().out
 
 
-def test_wrong_objectives() -> None:
-    with pytest.raises(ValueError, match=r"Expected '--objective' .*got 'accuracy'.*cifar10_test"):
-        run(parse("--objective=accuracy"))
-    two = ("--objective=latency_pixel3", "--objective=cifar10_test_acc")
-    with pytest.raises(ValueError, match=r"Expected '--objective' once .*'--method pareto'"):
-        run(parse(*two))
-    with pytest.raises(ValueError, match=r"Expected '--objective' to name each value once"):
-        run(parse("--objective=cifar10_test_acc", "--objective=cifar10_test_acc"))
-    with pytest.raises(ValueError, match=r"Expected 'objectives' .*at least two"):
-        run(parse("--method=pareto", "--objective=latency_pixel3"))
-
-
-def test_cell_space() -> None:
-    space: CellSpace[NASBench201Cell] = CellSpace(NASBench201Cell)
-    assert isinstance(space, SearchSpace)
-    assert repr(space) == "CellSpace(NASBench201Cell)"
-    cell = NASBench201Cell.from_index(2676)
-    assert space.parse(space.format(cell)) == cell
-    assert space.key(cell) == space.key(NASBench201Cell.from_index(14174))  # isomorphic
-    assert space.to_data(cell).num_nodes == 8
-    with pytest.raises(TypeError, match=r"Expected 'cell_class' .*without random"):
-        CellSpace(int)
-
-
-def test_missing_labels_are_failures() -> None:
-    # 202 cells have no latency on this phone, see NASBench201.
-    evaluate = NASBench201Evaluation(["latency_pixel3"])
-    space = CellSpace(NASBench201Cell)
-    result = RandomSearch(space, objective="latency_pixel3").run(evaluate, 300)
-    assert result.num_failed > 0
-    with pytest.raises(ValueError, match=r"Expected 'target'.*got 'accuracy'"):
-        NASBench201Evaluation(["accuracy"])
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ("--objective=accuracy", r"Expected '--objective' .*got 'accuracy'.*cifar10_test"),
+        (
+            "--objective=latency_pixel3 --objective=cifar10_test_acc",
+            r"Expected '--objective' once .*'--method pareto'",
+        ),
+        (
+            "--objective=cifar10_test_acc --objective=cifar10_test_acc",
+            r"Expected '--objective' to name each value once",
+        ),
+        ("--method=pareto --objective=latency_pixel3", r"Expected 'objectives' .*at least two"),
+    ],
+)
+def test_wrong_objectives(args: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        run(parse(*args.split()))
 
 
 @pytest.mark.parametrize("room", ["search", "profiling"])

@@ -1,1 +1,0 @@
-"""Its presence makes ``toy_space`` importable from here."""
