@@ -31,7 +31,7 @@ from narformer_pyg.training import all_metrics, kendall_tau
 
 READMES = (common.FOLDER.parent / "README.md", common.FOLDER / "README.md")
 FOLDER = common.FOLDER / "results"
-MARKER = re.compile(r"(<!-- table: (\w+) -->\n)(.*?)(\n<!-- end -->)", re.DOTALL)
+MARKER = re.compile(r"(<!-- table: (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 NAMES = {
     "narformer_v2": "NAR-Former V2",
     "gcn": "GCN",
@@ -63,7 +63,7 @@ def main() -> None:
 
 def replaced(text: str) -> str:
     """Returns a text with its tables as the results have them."""
-    return MARKER.sub(lambda m: f"{m[1]}{markdown(TABLES[m[2]]())}{m[4]}", text)
+    return MARKER.sub(lambda m: f"{m[1]}{markdown(TABLES[m[2]]())}\n{m[4]}", text)
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:
@@ -399,6 +399,60 @@ def predict_table() -> list[list[str]]:
     return rows
 
 
+def gpu_step_table() -> list[list[str]]:
+    """Milliseconds of a step on a GPU, by how the GPU gets its work."""
+    forms = {
+        "dense loop": "dense float32",
+        "operation by operation": "eager float32",
+        "one CUDA graph": "captured float32",
+        "with TF32": "captured TF32",
+        "with bf16": "captured bf16",
+    }
+    rows = [["GPU", "batch and pass", *forms]]
+    for (where, case), found in gpu_rows("steps").items():
+        times = (found.get(form) for form in forms.values())
+        rows.append(
+            [where, case, *("" if t is None else f"{1e3 * t['seconds']:.2f}" for t in times)]
+        )
+    return rows
+
+
+def gpu_layer_table() -> list[list[str]]:
+    """Milliseconds and gigabytes of a layer on a GPU, forward and backward."""
+    precisions = ("float32", "TF32", "bf16")
+    rows = [["GPU", "graph", "layer", *(f"{name}: ms, GB" for name in precisions)]]
+    for (where, case), found in gpu_rows("layer").items():
+        for layer in dict.fromkeys(form.rsplit(" ", 1)[0] for form in found):
+            cells = (found[f"{layer} {precision}"] for precision in precisions)
+            rows.append([
+                where, case, layer,
+                *(f"{1e3 * c['seconds']:.1f}, {c['peak_bytes'] / 1e9:.2f}" for c in cells),
+            ])  # fmt: skip
+    return rows
+
+
+def gpu_run_table() -> list[list[str]]:
+    """Trainings and predictions on a GPU."""
+    rows = [["GPU", "run", "how", "seconds"]]
+    for section in ("trainings", "predictions"):
+        for (where, case), found in gpu_rows(section).items():
+            for form, row in found.items():
+                seconds = f"{row['seconds']:.2f}"
+                if "train_seconds" in row:
+                    seconds += f", of which {row['train_seconds']:.1f} train"
+                rows.append([where, case, form, seconds])
+    return rows
+
+
+def gpu_rows(section: str) -> dict[tuple[str, str], dict[str, Result]]:
+    """Returns the rows of a section of ``gpu.py``, by GPU and case, then by form."""
+    groups: dict[tuple[str, str], dict[str, Result]] = defaultdict(dict)
+    for row in common.read_rows(FOLDER / "gpu.csv").values():
+        if row["section"] == section:
+            groups[row["where"], row["case"]][row["form"]] = row
+    return groups
+
+
 def convert_table() -> list[list[str]]:
     """Conversion of ONNX models."""
     parts = {"45 models that packages ship": read("convert")["summary"]}
@@ -557,6 +611,9 @@ TABLES: dict[str, Callable[[], list[list[str]]]] = {
     "step": step_table,
     "layer": layer_table,
     "predict": predict_table,
+    "gpu_steps": gpu_step_table,
+    "gpu_layer": gpu_layer_table,
+    "gpu_runs": gpu_run_table,
     "convert": convert_table,
     "threads": threads_table,
 }

@@ -63,9 +63,11 @@ class RecordedCalls:
         with torch.cuda.device(self._device), self._unchanged():
             stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(stream):
-                self._function(shape)  # compiles, and allocates what is allocated once
+                with self._unchanged():
+                    self._function(shape)  # compiles, and allocates what is allocated once
                 try:
-                    with _no_waiting():
+                    # The state is as before the first call, so that no counter runs past its end.
+                    with self._unchanged(), _no_waiting():
                         self._function(shape)
                 except RuntimeError as error:
                     if "synchroniz" not in str(error):
