@@ -481,8 +481,8 @@ def measured_table() -> list[list[str]]:
     results = all_results()
 
     def taus(**wanted: Any) -> str:
-        chosen = select(results, model="narformer_v2", test_target=TEST, **wanted)
-        return f"{cell(chosen, 'kendall_tau', 4)} ({len(chosen)} seeds)"
+        chosen = select(results, variant="", model="narformer_v2", test_target=TEST, **wanted)
+        return f"{cell(chosen, 'kendall_tau', 4)} ({len(chosen)} seed{'s'[: len(chosen) - 1]})"
 
     rows = [["what", "result"]]
     for recipe, target, size in (
@@ -502,8 +502,8 @@ def measured_table() -> list[list[str]]:
         f"{cell(loss, 'kendall_tau', 4)}, {cell(loss, 'mape', 2)} %",
     ])  # fmt: skip
     for recipe in ("quick", "best"):
-        chosen = select(results, recipe=recipe, model="narformer_v2", train_target=VALID,
-                        train_size=781)  # fmt: skip
+        chosen = select(results, variant="", recipe=recipe, model="narformer_v2",
+                        train_target=VALID, train_size=781)  # fmt: skip
         where = chosen[0]["environment"]["processor"]
         rows.append([f"training of `{recipe}`, 781 cells, one core of {where}",
                      f"{seconds(chosen)} s"])  # fmt: skip
@@ -523,13 +523,20 @@ def measured_table() -> list[list[str]]:
                  f"{left_out['flops + memory']:.1f} %)"])  # fmt: skip
     rows += [
         [
-            f"training step, {row['case'].replace(' ', ': ')}, {row['where']}, "
+            f"training step, {' '.join(reversed(row['case'].split()))}, {row['where']}, "
             f"{row['threads']} thread(s): a loop over graphs with dense matrices takes",
             spread(row),
         ]
         for row in common.read_rows(FOLDER / "train_step.csv").values()
         if row["form"] == "dense" and row["what"] == "training step"
     ]
+    for (where, case), found in gpu_rows("steps").items():
+        if case == "cells 16, training step":
+            eager, captured = (
+                found[form]["seconds"] for form in ("eager float32", "captured float32")
+            )
+            rows.append([f"training step, 16 cells, {where}: operation by operation, captured",
+                         f"{1e3 * eager:.1f} ms, {1e3 * captured:.1f} ms"])  # fmt: skip
     rows += predict_table()[1:]
     loader = read("loader")
     rows.append([f"batches of {loader['settings']['batch_size']} cells, `DeviceLoader` against "
