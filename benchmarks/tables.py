@@ -355,6 +355,12 @@ def step_table() -> list[list[str]]:
     return rows
 
 
+def batches(case: str) -> str:
+    """Writes "cells 16" as "16-cell batches"."""
+    kind, size = case.split()
+    return f"{size}-{kind[:-1]} batches"
+
+
 def spread(row: Result) -> str:
     """Writes a ratio and the range of the middle 80 % of its repeats."""
     return f"{row['over_kernels']:.2f}x [{row['p10']:.2f} .. {row['p90']:.2f}]"
@@ -523,8 +529,9 @@ def measured_table() -> list[list[str]]:
                  f"{left_out['flops + memory']:.1f} %)"])  # fmt: skip
     rows += [
         [
-            f"training step, {' '.join(reversed(row['case'].split()))}, {row['where']}, "
-            f"{row['threads']} thread(s): a loop over graphs with dense matrices takes",
+            f"training step, {batches(row['case'])}, {row['where']}, "
+            f"{row['threads']} thread{'s'[: row['threads'] - 1]}: "
+            "a loop over graphs with dense matrices takes",
             spread(row),
         ]
         for row in common.read_rows(FOLDER / "train_step.csv").values()
@@ -535,7 +542,8 @@ def measured_table() -> list[list[str]]:
             eager, captured = (
                 found[form]["seconds"] for form in ("eager float32", "captured float32")
             )
-            rows.append([f"training step, 16 cells, {where}: operation by operation, captured",
+            rows.append([f"training step, 16-cell batches, {where}: "
+                         "operation by operation, captured",
                          f"{1e3 * eager:.1f} ms, {1e3 * captured:.1f} ms"])  # fmt: skip
     rows += predict_table()[1:]
     loader = read("loader")

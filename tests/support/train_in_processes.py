@@ -55,3 +55,6 @@ def main(out: str, devices: int, batch_size: int, checkpoint: str | None = None)
 
 if __name__ == "__main__":
     main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), *sys.argv[4:])
+    # Threads of a process group that is still there at exit can end the process with an error.
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
