@@ -6,84 +6,127 @@ import contextlib
 import importlib.util
 import io
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from onnx import ModelProto
 from torch_geometric.data import Data
 
-from narformer_pyg.convert.onnx_model import Conversion, convert_onnx
+from narformer_pyg.convert.onnx_model import Conversion
+from narformer_pyg.convert.onnx_model.assemble import assemble
+from narformer_pyg.convert.onnx_model.canonical import canonical
+from narformer_pyg.convert.onnx_model.counting import check_counting
+from narformer_pyg.convert.torch_trace.deployed import fold_batch_norms, merge_equal
+from narformer_pyg.convert.torch_trace.trace import arguments_of, inference, trace
 from narformer_pyg.errors import ConversionError
+from narformer_pyg.vocabulary import get_vocabulary
 
 
 def from_torch(
     module: torch.nn.Module,
     example_inputs: Any,
     *,
+    fold_batch_norm: bool = False,
     vocabulary: str = "onnx",
     counting: str = "standard",
     simplify: bool = True,
-    use_runtime: bool = True,
 ) -> Data:
-    r"""Converts a torch module to a graph, by an export to ONNX in memory.
-
-    The module is exported as it runs in inference (:meth:`torch.nn.Module.eval`) with
-    :func:`torch.onnx.export`, which needs the package :obj:`onnxscript`; the shapes, and with them
-    the batch size, are those of the examples. The graph is that of the exported model: the exporter
-    folds batch normalisation into convolutions and merges weights that are equal, as new modules'
-    biases are, so that there can be fewer parameters than in the module.
+    r"""Converts a torch module to a graph, by recording one run without data.
 
     .. code-block:: python
 
-        data = from_torch(network, torch.randn(1, 3, 32, 32))
+        data = from_torch(network, torch.empty(1, 3, 32, 32))
         # The whole network of a cell, of any search space:
-        data = from_torch(cell.to_module(), torch.randn(1, 3, 32, 32))
+        data = from_torch(cell.to_module(), torch.empty(1, 3, 32, 32))
+        with torch.device("meta"):  # no memory for weights
+            network = torchvision.models.vit_h_14()
+        data = from_torch(network, torch.empty(8, 3, 224, 224), fold_batch_norm=True)
+
+    The module runs as in inference (:meth:`torch.nn.Module.eval`) on tensors that have a shape and
+    no data, whatever device it is on; this takes a fraction of a second and some megabytes for a
+    network of any size. The shapes, and with them the batch size, are those of the examples. What
+    depends on weights or constants alone is no operator of the graph. Operators have the form that
+    :func:`torch.onnx.export` gives them, so that a module and its ONNX file have one graph;
+    ``docs/converters.md`` lists the differences.
 
     Args:
-        module (torch.nn.Module): The network. Its training mode is left as it was.
+        module (torch.nn.Module): The network; it is left as it was.
         example_inputs (torch.Tensor or tuple or dict): The arguments of one call: a tensor, a tuple
             of positional arguments, or a dictionary of named ones. Shapes and types matter, values
             do not.
+        fold_batch_norm (bool, optional): Whether batch normalisation behind a convolution is a part
+            of it and equal operators on the same input run once, as in exported and deployed
+            networks, instead of each on its own, as PyTorch runs them. (default: :obj:`False`)
         vocabulary (str, optional): See :func:`~narformer_pyg.convert.from_onnx`.
             (default: :obj:`"onnx"`)
-        counting (str, optional): See :func:`~narformer_pyg.convert.from_onnx`.
-            (default: :obj:`"standard"`)
+        counting (str, optional): See :func:`~narformer_pyg.convert.from_onnx`. Parameters are those
+            of the module, each once. (default: :obj:`"standard"`)
         simplify (bool, optional): See :func:`~narformer_pyg.convert.from_onnx`.
-            (default: :obj:`True`)
-        use_runtime (bool, optional): See :func:`~narformer_pyg.convert.from_onnx`.
             (default: :obj:`True`)
 
     Returns:
         Data: The graph, see :func:`~narformer_pyg.convert.from_onnx`.
 
     Raises:
-        ConversionError: If torch cannot export the module, or the result cannot be converted.
-        ImportError: If :obj:`onnxscript` is not installed.
+        ConversionError: If the module fails with these inputs, if its control flow depends on
+            values of tensors, or if its output does not depend on its inputs.
         TypeError: If :obj:`module` is not a module.
+        ValueError: If :obj:`vocabulary` or :obj:`counting` is unknown.
     """
     return convert_torch(
         module,
         example_inputs,
+        fold_batch_norm=fold_batch_norm,
         vocabulary=vocabulary,
         counting=counting,
         simplify=simplify,
-        use_runtime=use_runtime,
     ).data
 
 
-def convert_torch(module: torch.nn.Module, example_inputs: Any, **kwargs: Any) -> Conversion:
-    r"""Converts a torch module to a graph and says how.
-
-    Args:
-        module (torch.nn.Module): The network.
-        example_inputs (torch.Tensor or tuple or dict): The arguments of one call.
-        **kwargs (optional): Those of :func:`~narformer_pyg.convert.convert_onnx`.
+def convert_torch(
+    module: torch.nn.Module,
+    example_inputs: Any,
+    *,
+    fold_batch_norm: bool = False,
+    vocabulary: str = "onnx",
+    counting: str = "standard",
+    simplify: bool = True,
+) -> Conversion:
+    r"""Converts a torch module to a graph and says how, see :func:`from_torch`.
 
     Returns:
-        Conversion: The graph, its report, and the names of its nodes.
+        Conversion: The graph, its report, and the names, shapes and modules of its nodes.
     """
-    return convert_onnx(export_onnx(module, example_inputs), **kwargs)
+    _check_module(module)
+    get_vocabulary(vocabulary)
+    check_counting(counting)
+    recorded = trace(module, example_inputs)
+    graph, notes = recorded.graph, []
+    num_operators = len(graph.nodes)
+    if fold_batch_norm:
+        fold_batch_norms(graph)
+        merge_equal(graph)
+    if recorded.num_unused:
+        notes.append(
+            f"{recorded.num_unused:,} parameters are folded into constants or not used by this call"
+        )
+    unknown = sorted({node.operator for node in graph.nodes if node.domain})
+    if unknown:
+        notes.append(f"operators without a rule are unknown in the graph: {', '.join(unknown)}")
+    plain = not simplify or vocabulary == "nnlqp"  # the paper's features are those of all operators
+    return assemble(
+        graph,
+        graph if plain else canonical(graph),
+        name=type(module).__name__,
+        vocabulary=vocabulary,
+        counting=counting,
+        batch_size=None,
+        num_operators=num_operators,
+        notes=notes,
+        parameters=recorded.parameters if counting == "standard" else None,
+        modules=recorded.modules,
+    )
 
 
 def export_onnx(module: torch.nn.Module, example_inputs: Any) -> ModelProto:
@@ -104,26 +147,15 @@ def export_onnx(module: torch.nn.Module, example_inputs: Any) -> ModelProto:
         ImportError: If :obj:`onnxscript` is not installed.
         TypeError: If :obj:`module` is not a module.
     """
-    if not isinstance(module, torch.nn.Module):
-        raise TypeError(
-            f"Expected 'module' to be a torch.nn.Module (got {type(module).__name__}: "
-            f"{module!r:.80})"
-        )
+    _check_module(module)
     if importlib.util.find_spec("onnxscript") is None:
         raise ImportError(
             "torch.onnx.export needs the package onnxscript; install it with "
             '"pip install \'narformer-pyg[torch-export]\'" or "pip install onnxscript"'
         )
-    args: tuple[Any, ...] = ()
-    kwargs: dict[str, Any] = {}
-    if isinstance(example_inputs, Mapping):
-        kwargs = dict(example_inputs)
-    elif isinstance(example_inputs, Sequence) and not isinstance(example_inputs, str):
-        args = tuple(example_inputs)
-    else:
-        args = (example_inputs,)
+    args, kwargs = arguments_of(example_inputs)
     try:
-        with _inference(module), _quiet():
+        with inference(module), _quiet():
             program = torch.onnx.export(
                 module, args, kwargs=kwargs or None, dynamo=True, verbose=False
             )
@@ -144,16 +176,12 @@ def export_onnx(module: torch.nn.Module, example_inputs: Any) -> ModelProto:
     return program.model_proto
 
 
-@contextlib.contextmanager
-def _inference(module: torch.nn.Module) -> Iterator[None]:
-    """Switches a module and all of its parts to inference for the time of the block."""
-    training = [part for part in module.modules() if part.training]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part in training:
-            part.training = True
+def _check_module(module: Any) -> None:
+    if not isinstance(module, torch.nn.Module):
+        raise TypeError(
+            f"Expected 'module' to be a torch.nn.Module (got {type(module).__name__}: "
+            f"{module!r:.80})"
+        )
 
 
 @contextlib.contextmanager

@@ -55,7 +55,7 @@ class TestFromTorch:
         monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
         monkeypatch.setitem(sys.modules, "onnxscript", None)
         with pytest.raises(ImportError, match=r"pip install 'narformer-pyg\[torch-export\]'"):
-            from_torch(TwoInputs(), torch.randn(3, 4))
+            export_onnx(TwoInputs(), torch.randn(3, 4))
 
 
 class TestToNetworkx:

@@ -4,6 +4,7 @@ The two exporters of torch agree on most operators. Where they do not, and the s
 out, the shorter or more telling form is taken, so that a network has one graph:
 
 - a Slice, Reshape, Flatten, Expand or Concat that changes nothing is left out;
+- Reshape, Transpose and Reshape that swap the last two dimensions are one Transpose;
 - of Reshapes in a row, the last one is left; a Gather of all elements in order is one, too;
 - a Reshape that joins all dimensions behind the batch is a Flatten;
 - a ReduceMean over all spatial dimensions, which stay as ones, is a GlobalAveragePool;
@@ -85,6 +86,26 @@ def _gathers_all(graph: Graph, node: Node) -> bool:
     )
 
 
+def _swapped(graph: Graph, node: Node, producer: dict[str, Node]) -> Node | None:
+    """Returns the Transpose that a Reshape, the Transpose before and the Reshape before it are."""
+    turn = producer.get(node.inputs[0])
+    if turn is None or turn.op_type != "Transpose" or turn.attributes.get("perm") != [0, 2, 1]:
+        return None
+    joined = producer.get(turn.inputs[0])
+    if joined is None or joined.op_type not in _VIEWS or joined.domain:
+        return None
+    before, after = graph.dims(joined.inputs[0]), graph.dims(node.outputs[0])
+    if not before or not after or len(before) < 4:
+        return None
+    if after != (*before[:-2], before[-1], before[-2]):
+        return None
+    if graph.dims(joined.outputs[0]) != (int(np.prod(before[:-2])), *before[-2:]):
+        return None
+    rank = len(before)
+    perm = [*range(rank - 2), rank - 1, rank - 2]
+    return _made(node, "Transpose", joined.inputs[:1], perm=perm)
+
+
 def _rewritten(graph: Graph, node: Node, producer: dict[str, Node]) -> Node:
     if _gathers_all(graph, node):
         node = _made(node, "Reshape", [node.inputs[0], ""])
@@ -93,6 +114,8 @@ def _rewritten(graph: Graph, node: Node, producer: dict[str, Node]) -> Node:
         merged = node
         if source is not None and source.op_type in _VIEWS and not source.domain:
             merged = renamed(node, {node.inputs[0]: source.inputs[0]})
+        if (swapped := _swapped(graph, node, producer)) is not None:
+            return swapped
         before, after = graph.dims(merged.inputs[0]), graph.dims(node.outputs[0])
         if before and after and len(before) > 2 and len(after) == 2 and before[0] == after[0]:
             return _made(node, "Flatten", merged.inputs[:1], axis=1)

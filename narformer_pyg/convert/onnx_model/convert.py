@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import logging
 import os
-from collections import Counter
 from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
-import torch
 from onnx import ModelProto
 from torch_geometric.data import Data
 
 from narformer_pyg._checks import check_integer
+from narformer_pyg.convert.onnx_model.assemble import assemble
 from narformer_pyg.convert.onnx_model.canonical import canonical
 from narformer_pyg.convert.onnx_model.check import misfit, misscaled
-from narformer_pyg.convert.onnx_model.counting import count
+from narformer_pyg.convert.onnx_model.counting import check_counting
 from narformer_pyg.convert.onnx_model.fold import infer_and_fold
 from narformer_pyg.convert.onnx_model.graph import Graph, TensorType
 from narformer_pyg.convert.onnx_model.infer import (
-    RUNGS,
     add_type,
     infer_node_with_onnx,
     infer_with_onnx,
@@ -34,11 +32,10 @@ from narformer_pyg.convert.onnx_model.inputs import (
 )
 from narformer_pyg.convert.onnx_model.load import LoadedModel, load_model
 from narformer_pyg.convert.onnx_model.order import check_nodes, check_sources, sort_nodes
-from narformer_pyg.convert.onnx_model.report import Conversion, ConversionReport
+from narformer_pyg.convert.onnx_model.report import Conversion
 from narformer_pyg.convert.onnx_model.runtime import HINT, RuntimeRungError, run_shapes
-from narformer_pyg.convert.onnx_model.tokenise import tokenise
 from narformer_pyg.errors import ConversionError
-from narformer_pyg.vocabulary import COUNTINGS, get_vocabulary
+from narformer_pyg.vocabulary import get_vocabulary
 
 log = logging.getLogger(__name__)
 
@@ -140,11 +137,8 @@ def convert_onnx(
         Conversion: The graph, its :class:`ConversionReport`, and the names and shapes behind its
         nodes.
     """
-    table = get_vocabulary(vocabulary)
-    if counting not in COUNTINGS:
-        raise ValueError(
-            f"Expected 'counting' to be among {', '.join(map(repr, COUNTINGS))} (got {counting!r})"
-        )
+    get_vocabulary(vocabulary)  # before any work
+    check_counting(counting)
     if batch_size is not None:
         batch_size = check_integer("batch_size", batch_size)
     loaded = model if isinstance(model, LoadedModel) else load_model(model)
@@ -179,49 +173,16 @@ def convert_onnx(
         emitted = _unfolded(full, graph)
     else:  # the paper's features are those of the operators in the file
         emitted = graph if vocabulary == "nnlqp" else canonical(graph)
-    tokens = tokenise(emitted, table)
-    totals = count(graph, counting)
-    batch = batch_size or batch_of(inputs)
-    static = [batch, totals.flops, totals.parameters, totals.memory_access]
-    num_nodes = tokens.op.numel()
-    data = Data(
-        op=tokens.op,
-        position=torch.arange(num_nodes),
-        attr=tokens.attr,
-        edge_index=tokens.edge_index,
-        static=torch.tensor([static], dtype=torch.double).float(),
-        num_nodes=num_nodes,
-        vocabulary=vocabulary,
-        counting=counting,
-    )
-    operators = Counter(node.operator for node in emitted.nodes)
-    rungs = Counter(
-        emitted.rungs[name] for node in emitted.nodes for name in node.outputs
-        if name in emitted.rungs
-    )  # fmt: skip
-    report = ConversionReport(
+    return assemble(
+        graph,
+        emitted,
         name=loaded.name,
         vocabulary=vocabulary,
         counting=counting,
-        input_shapes={name: type_.dims for name, type_ in inputs.items()},  # type: ignore[misc]
-        batch_size=batch,
-        num_nodes=num_nodes,
-        num_edges=tokens.edge_index.size(1),
-        num_folded=len(full.nodes) - len({node.index for node in emitted.nodes}),
-        flops=totals.flops,
-        parameters=totals.parameters,
-        memory_access=totals.memory_access,
-        operators=dict(operators.most_common()),
-        rung=max(rungs, key=RUNGS.index, default=RUNGS[0]),
-        shapes_by_rung={name: rungs[name] for name in RUNGS if name in rungs},
-        unknown_shapes=tuple(emitted.unknown()),
-        unknown_operators=_unknown_operators(emitted, vocabulary),
-        uncounted=tuple(totals.uncounted),
-        notes=tuple(notes),
-        flops_by_operator=dict(totals.flops_by_operator.most_common()),
+        batch_size=batch_size,
+        num_operators=len(full.nodes),
+        notes=notes,
     )
-    shapes = tuple(emitted.type_of(name).dims for name in tokens.names)
-    return Conversion(data, report, tuple(tokens.names), shapes)
 
 
 def _with_shapes(model: LoadedModel, full: Graph, use_runtime: bool, notes: list[str]) -> Graph:
@@ -289,16 +250,6 @@ def _unfolded(full: Graph, graph: Graph) -> Graph:
     # Constants come from operators here; folded ones must not hide what these say.
     infer_with_onnx(out)
     return out
-
-
-def _unknown_operators(graph: Graph, vocabulary: str) -> dict[str, int]:
-    table = get_vocabulary(vocabulary)
-    counts = Counter(
-        node.operator
-        for node in graph.nodes
-        if table.id_of(node.op_type, node.domain) == table.unknown_id
-    )
-    return dict(counts.most_common())
 
 
 def _shapes(inputs: dict[str, TensorType]) -> str:

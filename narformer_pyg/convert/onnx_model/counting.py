@@ -31,6 +31,14 @@ class Totals:
     uncounted: list[str] = field(default_factory=list)
 
 
+def check_counting(counting: str) -> None:
+    """Raises unless there is such a convention."""
+    if counting not in COUNTINGS:
+        raise ValueError(
+            f"Expected 'counting' to be among {', '.join(map(repr, COUNTINGS))} (got {counting!r})"
+        )
+
+
 def count(graph: Graph, counting: str = "standard") -> Totals:
     r"""Counts the cost of one run of a network.
 
@@ -53,10 +61,7 @@ def count(graph: Graph, counting: str = "standard") -> Totals:
     Raises:
         ValueError: If there is no such convention.
     """
-    if counting not in COUNTINGS:
-        raise ValueError(
-            f"Expected 'counting' to be among {', '.join(map(repr, COUNTINGS))} (got {counting!r})"
-        )
+    check_counting(counting)
     return _count_nnlqp(graph) if counting == "nnlqp" else _count_standard(graph)
 
 
@@ -64,7 +69,8 @@ def _count_standard(graph: Graph) -> Totals:
     totals = Totals()
     parameters: dict[str, None] = {}
     for node in graph.nodes:
-        if node.has_body:  # which operators of it run, and how often, is not known
+        # Of a body, which operators run, and how often, is not known; of others nothing is.
+        if node.has_body or node.domain == "aten":
             totals.uncounted.append(str(node))
             continue
         try:

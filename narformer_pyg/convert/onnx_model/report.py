@@ -75,6 +75,9 @@ class Conversion:
     node_names: tuple[str, ...]
     #: The shape of that tensor; :obj:`None` where a dimension or the rank is unknown.
     node_shapes: tuple[Dims | None, ...]
+    #: The path of the module that runs it, for instance :obj:`"layer1.0.conv1"`; empty for inputs
+    #: and for networks that were not torch modules.
+    node_modules: tuple[str, ...] = ()
 
 
 def summary_text(report: ConversionReport, max_operators: int = 12) -> str:
