@@ -87,10 +87,20 @@ def _parser(command: str) -> argparse.ArgumentParser:
 
 def _add_convert(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Turn an ONNX model into a graph and say what is in it. The file has the graph as a "
-        "dictionary: Data.from_dict(torch.load(FILE)['graph'])."
+        "Turn a network into a graph and say what is in it: an ONNX model, or a network of a "
+        "library, built without weights. The file has the graph as a dictionary: "
+        "Data.from_dict(torch.load(FILE)['graph'])."
     )
-    parser.add_argument("model", type=Path, help="the ONNX file")
+    parser.add_argument(
+        "model",
+        help="an ONNX file, timm:NAME, torchvision:NAME, or hf:CONFIG (a folder with a "
+        "config.json, or a name on the hub)",
+    )
+    parser.add_argument(
+        "--fold_batch_norm", action="store_true",
+        help="fold batch normalisation into convolutions, as deployed networks have it (networks "
+        "of a library)",
+    )  # fmt: skip
     parser.add_argument("-o", "--output", type=Path, help="where to write the graph (.pt)")
     _add_inputs(parser)
     from narformer_pyg.vocabulary import COUNTINGS, VOCABULARIES
@@ -160,17 +170,25 @@ def _input_arguments(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _convert(args: argparse.Namespace) -> None:
-    from narformer_pyg.convert import convert_onnx, summary_text
+    from narformer_pyg.convert import (
+        convert_onnx,
+        convert_torch,
+        is_named,
+        named_network,
+        summary_text,
+    )
 
     if args.output is not None and args.output.is_dir():
         raise ValueError(f"Expected '--output' to be a file (got the folder '{args.output}')")
-    conversion = convert_onnx(
-        args.model,
-        vocabulary=args.vocabulary,
-        counting=args.counting,
-        simplify=args.simplify,
-        **_input_arguments(args),
-    )
+    options = {name: getattr(args, name) for name in ("vocabulary", "counting", "simplify")}
+    if is_named(args.model):
+        shapes = [shape for _, shape in args.input_shape]
+        module, inputs = named_network(
+            args.model, batch_size=args.batch_size or 1, input_shape=shapes[0] if shapes else None
+        )
+        conversion = convert_torch(module, inputs, fold_batch_norm=args.fold_batch_norm, **options)
+    else:
+        conversion = convert_onnx(args.model, **options, **_input_arguments(args))
     print(summary_text(conversion.report))
     if args.output is not None:
         save_graph(args.output, conversion)

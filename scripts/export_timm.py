@@ -24,13 +24,12 @@ import copy
 import csv
 import gzip
 import lzma
+import math
 import multiprocessing
-import re
 import resource
 import time
 import warnings
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -78,10 +77,11 @@ def main() -> None:
     ]
     print(f"{len(published)} networks, {len(tasks)} to convert", flush=True)
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(args.num_workers, context, start, max_tasks_per_child=60) as pool:
-        for i, (network, error) in enumerate(pool.map(export, tasks)):
+    with context.Pool(args.num_workers, start, maxtasksperchild=100) as pool:
+        for i, (network, error) in enumerate(pool.imap_unordered(export, tasks)):
             if error or i % 50 == 0:
                 print(f"{i:5d} {network} {error}", flush=True)
+    start()
     report(args.folder)
     pack(args.folder, speeds, accuracies)
 
@@ -135,7 +135,6 @@ def export(task: tuple[str, int, float, float, Path]) -> tuple[str, str]:
             module_parameters=sum(p.numel() for p in module.parameters()),
             unknown_operators=len(found.unknown_operators),
             unknown_shapes=len(found.unknown_shapes),
-            norm_macs=norm_macs(conversion.data, found),
         )  # fmt: skip
         record["counter_flops"] = counted(module, example)
         arrays = {
@@ -178,6 +177,8 @@ def build(name: str, size: int, mparams: float) -> tuple[nn.Module, str]:
         other_count = sum(p.numel() for p in other.parameters()) / 1e6
         if abs(other_count - mparams) < abs(count - mparams):
             return other, "re-parameterised"
+    if abs(count - mparams) > 0.006 + 0.01 * mparams and not math.isnan(mparams):
+        raise ValueError(f"{count:.2f} M parameters against {mparams} M as published")
     return module, "as built"
 
 
@@ -192,17 +193,17 @@ def counted(module: nn.Module, example: torch.Tensor) -> int:
     return counter.get_total_flops()
 
 
-def norm_macs(data: Any, found: Any) -> float:
-    """Returns what fvcore adds for normalisations: 2 an element, 5 of layer norm."""
+def norm_macs(op: np.ndarray, attr: np.ndarray) -> float:
+    """Returns what fvcore adds for normalisations: 2 an element, 5 of layer and group norm."""
     from narformer_pyg.vocabulary import get_vocabulary
 
     table = get_vocabulary("onnx")
     total = 0.0
-    for op, dims in zip(data.op.tolist(), data.attr[:, 8:].tolist(), strict=True):
-        elements = float(np.prod([d for d in dims if d > 0]))
-        if op == table.id_of("BatchNormalization"):
+    for kind, dims in zip(op.tolist(), attr[:, 8:].tolist(), strict=True):
+        elements = float(np.prod([size for size in dims if size > 0]))
+        if kind == table.id_of("BatchNormalization"):
             total += 2 * elements
-        elif op == table.id_of("LayerNormalization"):
+        elif kind in (table.id_of("LayerNormalization"), table.id_of("InstanceNormalization")):
             total += 5 * elements
     return total
 
@@ -217,9 +218,15 @@ def records(folder: Path) -> Iterator[tuple[dict[str, Any], Any]]:
 
 def report(folder: Path) -> None:
     """Writes the table of all conversions and prints what they come to."""
-    rows = [record for record, _ in records(folder)]
+    rows = []
+    for record, file in records(folder):
+        if not record["status"]:
+            record["norm_macs"] = int(norm_macs(file["op"], file["attr"]))
+            record["seconds"] = round(record["seconds"], 3)
+            record["memory_mb"] = round(record["memory_mb"], 1)
+        rows.append(record)
     with open(folder / "report.csv", "w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, FIELDS, restval="")
+        writer = csv.DictWriter(file, FIELDS, restval="", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
     good = [row for row in rows if not row["status"]]
@@ -278,6 +285,7 @@ def pack(folder: Path, speeds: list[dict[str, str]], accuracies: list[dict[str, 
             if f"{row['model'].split('.')[0]}@{row['img_size']}" in place]  # fmt: skip
     published = {
         "networks": np.asarray(names),
+        "family": np.asarray([family_of(name.split("@")[0]) for name in names]),
         "tables": np.asarray(tables),
         "ms_per_image": labels,
         "batch_size": batches,
@@ -299,8 +307,10 @@ def pack(folder: Path, speeds: list[dict[str, str]], accuracies: list[dict[str, 
 
 
 def family_of(name: str) -> str:
-    """Returns the family of an architecture: its name up to the first number or variant."""
-    return re.split(r"[_\d]", name)[0]
+    """Returns the module of timm that defines a network."""
+    import timm
+
+    return timm.model_entrypoint(name).__module__.rsplit(".", 1)[-1]
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 def test_every_snippet_is_tested_here() -> None:
-    assert len(SNIPPETS) == 4
+    assert len(SNIPPETS) == 5
 
 
 def test_layer_snippet() -> None:
@@ -43,7 +43,6 @@ def test_predict_snippet(
 
 
 def test_torch_module_snippet() -> None:
-    pytest.importorskip("onnxscript")
     namespace: dict = {}
     exec(SNIPPETS[2], namespace)
     assert namespace["graph"].number_of_nodes() == 4
@@ -51,9 +50,16 @@ def test_torch_module_snippet() -> None:
     assert namespace["parameters"] == 8 * 28
 
 
-def test_darts_snippet() -> None:
+def test_timm_snippet() -> None:
     namespace: dict = {}
     exec(SNIPPETS[3], namespace)
+    assert len(namespace["dataset"]) > 1_500
+    assert namespace["split"].test.numel() > 50
+
+
+def test_darts_snippet() -> None:
+    namespace: dict = {}
+    exec(SNIPPETS[4], namespace)
     assert (namespace["data"].num_nodes, namespace["data"].num_edges) == (29, 42)
     network = namespace["network"]
     auxiliary = {id(p) for p in network.auxiliary_head.parameters()}

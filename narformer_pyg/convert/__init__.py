@@ -14,6 +14,7 @@ from narformer_pyg.convert.nasbench101 import from_nasbench101
 from narformer_pyg.convert.nasbench201 import from_nasbench201
 
 if TYPE_CHECKING:
+    from narformer_pyg.convert.named_networks import is_named, named_network
     from narformer_pyg.convert.onnx_model import (
         Conversion,
         ConversionReport,
@@ -35,6 +36,8 @@ __all__ = [
     "from_nasbench201",
     "from_onnx",
     "from_torch",
+    "is_named",
+    "named_network",
     "summary_text",
     "to_data",
     "to_networkx",
@@ -50,6 +53,7 @@ __getattr__, __dir__ = lazy_names(
             "from_onnx",
             "summary_text",
         ),
+        "named_networks": ("is_named", "named_network"),
         "torch_module": (
             "convert_torch",
             "export_onnx",

@@ -19,6 +19,7 @@ from narformer_pyg.spaces import NASBench101Cell
 # The end of every text of a NASBench101Cell, and of no arch string of NAS-Bench-201.
 _NASBENCH101_TEXT = re.compile(r"output~[0-9,]*$")
 # The beginning of every genotype, and of no text of the other spaces.
+_LIBRARIES = ("timm:", "torchvision:", "hf:")
 _DARTS_TEXT = re.compile(r"\s*Genotype\b")
 
 
@@ -40,6 +41,8 @@ def to_data(architecture: Any, **conventions: Any) -> Data:
             * a cell of a search space: any object with a method :obj:`to_data`,
             * an ONNX model: a path (a string that ends in :obj:`.onnx`, or any
               :class:`os.PathLike`), or an :class:`onnx.ModelProto`,
+            * a network of a library by its name, such as :obj:`"timm:resnet50"`, see
+              :func:`~narformer_pyg.convert.named_network`,
             * a pair :obj:`(module, example_inputs)` of a :class:`torch.nn.Module` and the arguments
               of one call,
             * a graph, which is returned as it is.
@@ -58,6 +61,11 @@ def to_data(architecture: Any, **conventions: Any) -> Data:
 
         return from_onnx(architecture, **conventions)
     if isinstance(architecture, str):
+        if architecture.startswith(_LIBRARIES):
+            from narformer_pyg.convert.named_networks import named_network
+            from narformer_pyg.convert.torch_module import from_torch
+
+            return from_torch(*named_network(architecture), **conventions)
         if _NASBENCH101_TEXT.search(architecture):
             return NASBench101Cell.from_str(architecture).to_data()
         if _DARTS_TEXT.match(architecture):

@@ -17,7 +17,7 @@ from narformer_pyg.convert.onnx_model import Conversion
 from narformer_pyg.convert.onnx_model.assemble import assemble
 from narformer_pyg.convert.onnx_model.canonical import canonical
 from narformer_pyg.convert.onnx_model.counting import check_counting
-from narformer_pyg.convert.torch_trace.deployed import fold_batch_norms, merge_equal
+from narformer_pyg.convert.torch_trace.deployed import as_deployed
 from narformer_pyg.convert.torch_trace.trace import arguments_of, inference, trace
 from narformer_pyg.errors import ConversionError
 from narformer_pyg.vocabulary import get_vocabulary
@@ -105,11 +105,16 @@ def convert_torch(
     graph, notes = recorded.graph, []
     num_operators = len(graph.nodes)
     if fold_batch_norm:
-        fold_batch_norms(graph)
-        merge_equal(graph)
+        as_deployed(graph)
     if recorded.num_unused:
         notes.append(
             f"{recorded.num_unused:,} parameters are folded into constants or not used by this call"
+        )
+    folded_flops = 0 if fold_batch_norm or counting != "standard" else recorded.folded_flops
+    if folded_flops:
+        notes.append(
+            f"{folded_flops:,} FLOPs are of constants that PyTorch computes at every call: "
+            "counted, but no operators of the graph"
         )
     unknown = sorted({node.operator for node in graph.nodes if node.domain})
     if unknown:
@@ -126,6 +131,7 @@ def convert_torch(
         notes=notes,
         parameters=recorded.parameters if counting == "standard" else None,
         modules=recorded.modules,
+        folded_flops=folded_flops,
     )
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch_geometric.data import Data, InMemoryDataset
 
 from narformer_pyg import __version__
+from narformer_pyg.datasets._grouped_splits import GroupedSplits
 from narformer_pyg.datasets._latency_labels import (
     NNLQP_FILE,
     LatencyRow,
@@ -54,7 +55,7 @@ def _warn(failures: Mapping[str, str]) -> None:
         log.warning("Left out %s: %s", name, reason)
 
 
-class ONNXLatency(ProcessedFile, InMemoryDataset):
+class ONNXLatency(GroupedSplits, ProcessedFile, InMemoryDataset):
     r"""ONNX models as graphs, with their measured latencies in milliseconds.
 
     The models and labels are those of the package, 1,500 random networks of eleven families on one
@@ -212,28 +213,6 @@ class ONNXLatency(ProcessedFile, InMemoryDataset):
             raise ValueError(f"Expected 'name' to be 'latency_ms' (got {name!r})")
         return torch.tensor([self._table[i].latency_ms for i in self._selected()])
 
-    def in_domain_split(
-        self, test_share: float = 0.1, val_share: float = 0.0, seed: int = 0
-    ) -> Split:
-        r"""Draws training, validation and test graphs from every family.
-
-        The shares are those of each family, and the test graphs do not depend on
-        :obj:`val_share`. All measurements of one file are in the same set.
-        """
-        return draw_in_groups(self._groups(), test_share, val_share, seed, self.files)
-
-    def leave_family_out(self, family: str, val_share: float = 0.0, seed: int = 0) -> Split:
-        """Tests on one family and trains on all others, of which a share can validate."""
-        groups = self._groups()
-        if family not in groups or len(groups) < 2:
-            raise ValueError(
-                f"Expected 'family' to be one of several (got {family!r}, and the families "
-                f"{', '.join(map(repr, groups))})"
-            )
-        test = groups.pop(family)
-        rest = draw_in_groups(groups, 0.0, val_share, seed, self.files)
-        return Split(train=rest.train, val=rest.val, test=test, seed=seed)
-
     def stage_split(self, val_share: float = 0.0, seed: int = 0) -> Split:
         """Returns the split that the table assigns; a share of each family in training validates.
 
@@ -270,11 +249,8 @@ class ONNXLatency(ProcessedFile, InMemoryDataset):
         """Returns the line of the table of each graph."""
         return [self._rows[i] for i in self.indices()]
 
-    def _groups(self) -> dict[str, Tensor]:
-        members: dict[str, list[int]] = {}
-        for i, family in enumerate(self.families):
-            members.setdefault(family, []).append(i)
-        return {family: torch.tensor(members[family]) for family in sorted(members)}
+    def _units(self) -> list[str]:
+        return self.files
 
     def _build(self) -> dict[str, Any]:
         with open_models(self._models) as folder:

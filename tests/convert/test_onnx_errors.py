@@ -289,3 +289,27 @@ def test_symbolic_dimensions_are_never_read_as_zero() -> None:
     proto.graph.output[0].type.tensor_type.elem_type = TensorProto.FLOAT
     data = from_onnx(proto, batch_size=2)
     assert (data.attr[:, 8:10] > 0).all()
+
+
+def test_optional_inputs_may_be_empty_names() -> None:
+    body = onnx.helper.make_graph(
+        [
+            onnx.helper.make_node("Identity", ["c"], ["c_out"]),
+            onnx.helper.make_node("Relu", ["s"], ["s_out"]),
+        ],
+        "body",
+        [
+            onnx.helper.make_tensor_value_info("i", TensorProto.INT64, []),
+            onnx.helper.make_tensor_value_info("c", TensorProto.BOOL, []),
+            onnx.helper.make_tensor_value_info("s", TensorProto.FLOAT, [2, 3]),
+        ],
+        [
+            onnx.helper.make_tensor_value_info("c_out", TensorProto.BOOL, []),
+            onnx.helper.make_tensor_value_info("s_out", TensorProto.FLOAT, [2, 3]),
+        ],
+    )
+    loop = onnx.helper.make_node("Loop", ["", "", "x"], ["y"], body=body)
+    proto = model([loop], {"x": [2, 3]}, ["y"])
+    assert convert_onnx(proto, use_runtime=False).report.operators == {"Loop": 1}
+    with pytest.raises(ConversionError, match="at least 2 inputs"):
+        convert_onnx(model([onnx.helper.make_node("Add", ["x", ""], ["y"])], {"x": [2, 3]}, ["y"]))

@@ -117,6 +117,22 @@ class TestModules:
         assert folded.report.parameters == kept.report.parameters == 108 + 8 + 725
         assert folded.report.flops == kept.report.flops
 
+    def test_what_exporters_leave_out(self) -> None:
+        convolution = nn.Conv2d(3, 4, 3, padding=(0, 1))
+
+        def function(x: Tensor) -> Tensor:
+            y = convolution(F.pad(x, (1, 0, 1, 1)))
+            return (0 + y * 1).relu() + y.relu() + F.pad(y, (1, 1), value=2.0)[..., 1:-1]
+
+        module, example = Function(function), torch.empty(2, 3, 8, 8)
+        eager = convert_torch(module, example).report.operators
+        assert (eager["Pad"], eager["Relu"], eager["Add"], eager["Mul"]) == (2, 2, 3, 1)
+        deployed = convert_torch(module, example, fold_batch_norm=True)
+        assert deployed.report.operators == {"Add": 2, "Conv": 1, "Relu": 1, "Pad": 1, "Slice": 1}
+        exported = convert_onnx(export_onnx(module, torch.randn(2, 3, 8, 8)))
+        assert deployed.report.operators == exported.report.operators
+        assert deployed.node_shapes[1] == (2, 4, 8, 9)
+
     @pytest.mark.parametrize("device", ["cpu", "meta"])
     def test_devices(self, device: str) -> None:
         expected = from_torch(network(), torch.empty(1, 3, 8, 8))
@@ -155,6 +171,25 @@ class TestModules:
         with FlopCounterMode(display=False) as counter:
             module(torch.zeros(3, 5, dtype=torch.long))
         assert conversion.report.flops == counter.get_total_flops()
+
+    def test_products_of_constants(self) -> None:
+        class Biased(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.bias = nn.Linear(2, 8)
+
+            def forward(self, x: Tensor) -> Tensor:
+                return x @ x.mT + self.bias(torch.ones(5, 2)).sum(-1)
+
+        module, example = Biased(), torch.randn(3, 5, 4)
+        with FlopCounterMode(display=False) as counter:
+            module(example)
+        report = convert_torch(module, example).report
+        assert report.flops == counter.get_total_flops() == 2 * 3 * 25 * 4 + 2 * 5 * 2 * 8
+        assert report.flops_by_operator == {"MatMul": 600, "constants": 160}
+        assert any("160 FLOPs are of constants" in note for note in report.notes)
+        deployed = convert_torch(module, example, fold_batch_norm=True).report
+        assert deployed.flops == 600
 
     def test_leaves_the_module_as_it_was(self) -> None:
         class Counts(nn.Module):

@@ -29,6 +29,7 @@ def assemble(
     notes: Sequence[str],
     parameters: int | None = None,
     modules: Sequence[str] = (),
+    folded_flops: int = 0,
 ) -> Conversion:
     r"""Returns the graph of a network with its report.
 
@@ -45,9 +46,14 @@ def assemble(
             constants that operators read. (default: :obj:`None`)
         modules (sequence of str, optional): The module of each operator, by :attr:`Node.index`.
             (default: :obj:`()`)
+        folded_flops (int, optional): FLOPs of what was folded and is computed all the same.
+            (default: :obj:`0`)
     """
     tokens = tokenise(emitted, get_vocabulary(vocabulary))
     totals = count(graph, counting)
+    totals.flops += folded_flops
+    if folded_flops:
+        totals.flops_by_operator["constants"] = folded_flops
     if parameters is not None:
         totals.parameters = parameters
     batch = batch_size or batch_of(graph.inputs)

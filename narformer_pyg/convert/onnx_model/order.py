@@ -28,8 +28,9 @@ def check_nodes(nodes: Sequence[Node], opset: int) -> None:
         schema = None if node.domain else _schema(node.op_type, opset)
         if schema is None:
             continue
-        num_inputs, attributes = schema
-        if len(node.inputs) < num_inputs or not all(node.inputs[:num_inputs]):
+        num_inputs, optional, attributes = schema
+        missing_inputs = [i for i in range(num_inputs) if not node.input(i) and i not in optional]
+        if len(node.inputs) < num_inputs or missing_inputs:
             raise ConversionError(
                 f"Expected {node} to have at least {num_inputs} inputs in opset {opset} "
                 f"(got {node.inputs})"
@@ -43,14 +44,17 @@ def check_nodes(nodes: Sequence[Node], opset: int) -> None:
 
 
 @functools.cache
-def _schema(op_type: str, opset: int) -> tuple[int, tuple[str, ...]] | None:
-    """Returns the least number of inputs and the names of required attributes."""
+def _schema(op_type: str, opset: int) -> tuple[int, frozenset[int], tuple[str, ...]] | None:
+    """Returns the least number of inputs, which may be empty, and the required attributes."""
     try:
         schema = onnx.defs.get_schema(op_type, opset)
     except (onnx.defs.SchemaError, TypeError):
         return None  # newer than the installed onnx, or never an operator
     required = tuple(name for name, a in schema.attributes.items() if a.required)
-    return schema.min_input, required
+    optional = onnx.defs.OpSchema.FormalParameterOption.Optional
+    # Those of a Loop are both optional, and have to be there as empty names.
+    empty = frozenset(i for i, given in enumerate(schema.inputs) if given.option == optional)
+    return schema.min_input, empty, required
 
 
 def check_sources(graph: Graph) -> None:

@@ -1,7 +1,7 @@
 """What every exporter and runtime does before a network is deployed.
 
-Batch normalisation becomes a part of the convolution before it, and equal operators on the same
-input run once.
+Batch normalisation and padding with zeros become a part of the convolution beside them, sums with
+zero and products with one are gone, and equal operators on the same input run once.
 """
 
 from __future__ import annotations
@@ -9,10 +9,83 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import numpy as np
+import onnx
+
 from narformer_pyg.convert.onnx_model.fold import renamed
 from narformer_pyg.convert.onnx_model.graph import Constant, Graph, Node
 
+_NEUTRAL = {"Add": 0, "Mul": 1}
 _FOLDED_INTO = ("Conv", "ConvTranspose", "Gemm")
+
+
+def as_deployed(graph: Graph) -> None:
+    r"""Changes a graph of what PyTorch runs to that of what a runtime does.
+
+    Args:
+        graph (Graph): The graph, sorted, which is changed.
+    """
+    drop_neutral(graph)
+    fold_batch_norms(graph)
+    fold_pads(graph)
+    merge_equal(graph)
+
+
+def drop_neutral(graph: Graph) -> None:
+    """Leaves out sums with the number zero and products with the number one."""
+    same: dict[str, str] = {}
+    kept: list[Node] = []
+    for node in graph.nodes:
+        node = renamed(node, same) if same else node
+        neutral = _NEUTRAL.get(node.op_type)
+        for name, other in zip(node.inputs, node.inputs[::-1], strict=True):
+            value = graph.value(name)
+            if (
+                neutral is not None
+                and value is not None
+                and value.size == 1
+                and value.item() == neutral
+                and graph.type_of(other) == graph.type_of(node.outputs[0])
+            ):
+                same[node.outputs[0]] = other
+                break
+        else:
+            kept.append(node)
+    graph.nodes = kept
+    graph.outputs = list(dict.fromkeys(same.get(name, name) for name in graph.outputs))
+
+
+def fold_pads(graph: Graph) -> None:
+    """Makes padding with zeros a part of the convolution that alone reads it."""
+    readers = Counter(graph.outputs)
+    readers.update(name for node in graph.nodes for name in node.reads())
+    pads = {
+        node.outputs[0]: node
+        for node in graph.nodes
+        if node.op_type == "Pad" and node.attributes.get("mode") == "constant"
+    }
+    folded = set()
+    for i, node in enumerate(graph.nodes):
+        pad = pads.get(node.input(0)) if node.op_type == "Conv" else None
+        if pad is None or readers[node.inputs[0]] != 1 or pad.input(2):
+            continue
+        amounts = graph.value(pad.input(1))
+        rank = len(graph.dims(node.inputs[0]) or ())
+        before, after = np.split(amounts, 2) if amounts is not None else ([1], [1])
+        if any(before[:2]) or any(after[:2]) or min(*before, *after) < 0:
+            continue
+        inner = np.concatenate([before[2:], after[2:]]) + np.asarray(
+            node.attributes.get("pads") or [0] * (2 * rank - 4)
+        )
+        proto = onnx.NodeProto()
+        proto.CopyFrom(node.proto)
+        del proto.attribute[:]
+        attributes = {**node.attributes, "pads": inner.tolist()}
+        proto.attribute.extend(onnx.helper.make_attribute(k, v) for k, v in attributes.items())
+        graph.nodes[i] = Node(proto, node.index)
+        graph.nodes[i].inputs = [pad.inputs[0], *node.inputs[1:]]
+        folded.add(pad.outputs[0])
+    graph.nodes = [node for node in graph.nodes if node.outputs[0] not in folded]
 
 
 def merge_equal(graph: Graph) -> None:

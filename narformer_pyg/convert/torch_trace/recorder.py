@@ -13,11 +13,20 @@ from torch import Tensor, nn
 from torch.nn.modules import module as global_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only
+from torch.utils.flop_counter import FlopCounterMode
 
 from narformer_pyg.convert.torch_trace.rules import CONSTANTS, PASSED_ON, RULES, SHAPES
 from narformer_pyg.convert.torch_trace.writer import GraphWriter, storage_of
 from narformer_pyg.errors import ConversionError
 
+# Composites and operators that have FLOPs.
+_PRODUCTS = frozenset(
+    f"aten::{name}"
+    for name in (
+        "linear", "matmul", "mm", "bmm", "addmm", "baddbmm", "einsum", "convolution", "conv1d",
+        "conv2d", "conv3d", "scaled_dot_product_attention",
+    )
+)  # fmt: skip
 # Constants are computed up to this size; larger ones have a shape and no value.
 _MAX_COMPUTED = 1 << 22
 
@@ -40,6 +49,8 @@ class Recorder(TorchDispatchMode):
         self.writer = GraphWriter(module, inputs)
         self._modules = {id(m): name for name, m in module.named_modules()}
         self._stack = [""]
+        #: FLOPs of what does not depend on the inputs and is no operator of the graph.
+        self.folded_flops = 0
         self._owned = {storage_of(t) for t in (*module.parameters(), *module.buffers())}
 
     # How operators arrive.
@@ -110,7 +121,7 @@ class Recorder(TorchDispatchMode):
             meta_args, meta_kwargs = tree_map_only(Tensor, self.writer.meta, (args, kwargs))
             meta_kwargs = {k: "meta" if k == "device" and v else v for k, v in meta_kwargs.items()}
             try:
-                out = func(*meta_args, **meta_kwargs)
+                out = self._counted(func, meta_args, meta_kwargs)
             except (NotImplementedError, RuntimeError) as error:
                 if func._schema.name in ("aten::_local_scalar_dense", "aten::nonzero"):
                     raise DataDependentError(
@@ -122,7 +133,16 @@ class Recorder(TorchDispatchMode):
         elif torch.device(kwargs.get("device") or "cpu").type != "cpu":
             kwargs = {**kwargs, "device": "cpu"}
         args = tuple(torch.device("cpu") if isinstance(a, torch.device) else a for a in args)
-        return self._noted(func(*args, **kwargs))
+        return self._noted(self._counted(func, args, kwargs))
+
+    def _counted(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Runs an operator on constants; PyTorch does so at every call, and its cost is noted."""
+        if func._schema.name not in _PRODUCTS:
+            return func(*args, **kwargs)
+        with FlopCounterMode(display=False) as counter:
+            out = func(*args, **kwargs)
+        self.folded_flops += counter.get_total_flops()
+        return out
 
     def _noted(self, out: Any) -> Any:
         """Remembers which constants share memory, for a later write into one of them."""

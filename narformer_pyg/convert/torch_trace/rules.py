@@ -565,7 +565,8 @@ def _pad(trace: GraphWriter, a: dict[str, Any], out: Tensor, func: Any) -> Any:
         str(a.get("mode")), a.get("mode", "constant")
     )
     pads = trace.constant(np.asarray(before + after, np.int64))
-    return trace.node("Pad", [x, pads], out, mode=mode)
+    value = a.get("value") or None  # zero is the default
+    return trace.node("Pad", [x, pads, value], out, mode=mode)
 
 
 def _resize(mode: str) -> Rule:
@@ -760,6 +761,14 @@ def _im2col(trace: GraphWriter, a: dict[str, Any], out: Tensor, func: Any) -> An
     return trace.node("Reshape", [name], out)
 
 
+def _col2im(trace: GraphWriter, a: dict[str, Any], out: Tensor, func: Any) -> Any:
+    sizes = [trace.constant(np.asarray(a[key], np.int64)) for key in ("output_size", "kernel_size")]
+    return trace.node(
+        "Col2Im", [a["self"], *sizes], out, strides=list(a["stride"]),
+        dilations=list(a["dilation"]), pads=list(a["padding"]) * 2,
+    )  # fmt: skip
+
+
 _PLAIN = {
     "abs": "Abs", "neg": "Neg", "exp": "Exp", "log": "Log", "sqrt": "Sqrt", "sin": "Sin",
     "cos": "Cos", "tan": "Tan", "erf": "Erf", "floor": "Floor", "ceil": "Ceil", "round": "Round",
@@ -844,6 +853,7 @@ _SHORT: dict[str, Rule] = {
     "roll": _roll, "flip": _flip, "repeat": _repeat, "tile": _repeat,
     "repeat_interleave": _repeat_interleave, "topk": _top_k, "sort": _top_k,
     "copy": _copy, "fill": _fill, "zero": _fill, "unfold": _unfold, "im2col": _im2col,
+    "col2im": _col2im,
     "lstm": _recurrent("LSTM"), "gru": _recurrent("GRU"), "rnn_tanh": _recurrent("RNN"),
     "rnn_relu": _recurrent("RNN"),
 }  # fmt: skip

@@ -35,6 +35,8 @@ class Trace:
     parameters: int
     #: Parameters of the module that no recorded operator reads.
     num_unused: int
+    #: FLOPs of what does not depend on the inputs, which PyTorch computes at every call.
+    folded_flops: int
 
 
 def trace(module: nn.Module, example_inputs: Any) -> Trace:
@@ -84,6 +86,7 @@ def trace(module: nn.Module, example_inputs: Any) -> Trace:
         recorder.writer.paths,
         sum(weight.numel() for weight in weights.values()),
         sum(weight.numel() for name, weight in weights.items() if name not in used),
+        recorder.folded_flops,
     )
 
 
