@@ -11,6 +11,7 @@ files say what the results say. Numbers of the paper are those of its supplement
 from __future__ import annotations
 
 import argparse
+import csv
 import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -474,6 +475,53 @@ def convert_table() -> list[list[str]]:
     return rows
 
 
+def modules_table() -> list[list[str]]:
+    """Conversion of torch modules."""
+    rows = [["modules", "converted", "median s", "worst s", "FLOPs of torch's counter",
+             "parameters of the module"]]  # fmt: skip
+    sets = (
+        ("timm's networks, every image size", "timm_graphs", "status"),
+        ("models of transformers", "transformers_models", "error"),
+    )
+    for name, file, error in sets:
+        found = csv_rows(file)
+        good = [row for row in found if not row[error]]
+        seconds_each = sorted(float(row["seconds"]) for row in good)
+        counted = [row for row in good if row["counter_flops"]]
+        near = sum(
+            abs(int(row["flops"]) - int(row["counter_flops"])) <= 1e-3 * int(row["counter_flops"])
+            for row in counted
+        )
+        equal = sum(row["parameters"] == row["module_parameters"] for row in good)
+        rows.append([
+            name, f"{len(good):,} of {len(found):,}", f"{np.median(seconds_each):.2f}",
+            f"{seconds_each[-1]:.2f}", f"{near:,} of {len(counted):,}",
+            f"{equal:,} of {len(good):,}",
+        ])  # fmt: skip
+    return rows
+
+
+def routes_table() -> list[list[str]]:
+    """Torch modules recorded and exported."""
+    found = csv_rows("torch_route")
+    rows = [["of 60 networks of timm", "recorded and exported alike"]]
+    for key in ("same_operators", "same_flops", "same_shapes"):
+        same = sum(row[key] == "True" for row in found)
+        rows.append([key.replace("same_", ""), f"{same} of {len(found)}"])
+    for key in ("recorded", "exported"):
+        each = [float(row[f"{key}_s"]) for row in found]
+        rows.append(
+            [f"CPU seconds, {key}: median, worst", f"{np.median(each):.2f}, {max(each):.2f}"]
+        )
+    return rows
+
+
+def csv_rows(name: str) -> list[dict[str, str]]:
+    """Returns the lines of a table that has a line for each network."""
+    with open(FOLDER / f"{name}.csv", encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def threads_table() -> list[list[str]]:
     """Seconds of an epoch alone and beside a busy process."""
     rows = [["threads", "alone", "beside a busy process"]]
@@ -630,6 +678,8 @@ TABLES: dict[str, Callable[[], list[list[str]]]] = {
     "gpu_layer": gpu_layer_table,
     "gpu_runs": gpu_run_table,
     "convert": convert_table,
+    "modules": modules_table,
+    "routes": routes_table,
     "threads": threads_table,
 }
 

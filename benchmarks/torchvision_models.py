@@ -215,6 +215,7 @@ class SmallTransformer(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(16)
         self.attention = nn.MultiheadAttention(16, 2, batch_first=True)
+        nn.init.normal_(self.attention.out_proj.bias)  # exporters leave zeros out
         self.features = nn.Sequential(nn.Linear(16, 32), nn.GELU(), nn.Linear(32, 16))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

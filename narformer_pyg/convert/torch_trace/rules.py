@@ -46,8 +46,25 @@ def _grouped_shape(rows: Tensor, weights: Tensor, *_: Any) -> Tensor:
     return rows.new_empty(*rows.shape[:-1], weights.shape[-1])
 
 
-#: The outputs of operators that refuse tensors without data in some element types.
-SHAPES: dict[str, Callable[..., Tensor]] = {"aten::_grouped_mm": _grouped_shape}
+def _recurrent_shape(x: Tensor, states: Any, *rest: Any) -> Any:
+    """The outputs of recurrent layers, which torch unrolls step by step where there is no data."""
+    if isinstance(rest[0], bool) or (isinstance(states, Tensor) and states.dim() == 1):
+        raise NotImplementedError("packed sequences have no rule; pass a padded batch")
+    bidirectional = rest[5]
+    several = isinstance(states, (list, tuple))
+    first = states[0] if several else states
+    width = first.shape[-1] * (2 if bidirectional else 1)
+    last = [torch.empty_like(state) for state in (states if several else [states])]
+    return (x.new_empty(*x.shape[:-1], width), *last)
+
+
+#: The outputs of operators that torch computes slowly, or not at all, without data.
+SHAPES: dict[str, Callable[..., Any]] = {
+    "aten::_grouped_mm": _grouped_shape,
+    **dict.fromkeys(
+        ("aten::lstm", "aten::gru", "aten::rnn_tanh", "aten::rnn_relu"), _recurrent_shape
+    ),
+}
 
 
 def _like(tensor: Tensor, shape: Any = None) -> Any:
@@ -673,8 +690,6 @@ def _recurrent(op_type: str) -> Rule:
     """One node a layer, both directions of it in one."""
 
     def rule(trace: GraphWriter, a: dict[str, Any], out: Any, func: Any) -> Any:
-        if "batch_sizes" in a:
-            raise NotImplementedError("packed sequences")
         x, weights = a["input"], list(a["params"])
         directions = 2 if a["bidirectional"] else 1
         size = 4 if a["has_biases"] else 2
