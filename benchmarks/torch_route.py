@@ -42,7 +42,7 @@ NETWORKS = (
     "vit_tiny_patch16_224", "deit_tiny_patch16_224", "deit3_small_patch16_224",
     "cait_xxs24_224", "xcit_nano_12_p16_224", "levit_128s", "pit_ti_224", "mixer_s32_224",
     "resmlp_12_224", "gmlp_ti16_224", "poolformer_s12", "edgenext_xx_small", "mobilevit_xxs",
-    "efficientformer_l1", "coat_lite_tiny", "twins_svt_small", "swin_tiny_patch4_window7_224",
+    "efficientformer_l1", "coat_lite_tiny", "pvt_v2_b0", "swin_tiny_patch4_window7_224",
 )  # fmt: skip
 FIELDS = (
     "network", "same_operators", "same_flops", "same_shapes", "nodes", "recorded_s", "exported_s",

@@ -120,10 +120,13 @@ class _TimmDataset(GroupedSplits, InMemoryDataset):
     def _selected(self) -> list[int]:
         return [int(self._rows[i]) for i in self.indices()]
 
+    def _places(self, idx: Any) -> list[int]:
+        return list((self if idx is None else self.index_select(idx)).indices())
+
     def copy(self, idx: Any = None) -> Any:
         """Returns a copy of all graphs, or of those that an index selects."""
         out = super().copy(idx)
-        places = list((self if idx is None else self.index_select(idx)).indices())
+        places = self._places(idx)
         out._rows = self._rows[places]
         out._columns = {name: column[places] for name, column in self._columns.items()}
         return out
@@ -231,8 +234,7 @@ class TimmAccuracy(_TimmDataset):
     def copy(self, idx: Any = None) -> Any:
         """Returns a copy of all graphs, or of those that an index selects."""
         out = super().copy(idx)
-        places = list((self if idx is None else self.index_select(idx)).indices())
-        out._weights = self._weights[places]
+        out._weights = self._weights[self._places(idx)]
         return out
 
 
