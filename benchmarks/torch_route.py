@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import sys
 import time
 import warnings
 from collections import Counter
@@ -25,9 +24,8 @@ from typing import Any
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
-
 from narformer_pyg.convert import Conversion, convert_onnx, convert_torch, export_onnx
+from narformer_pyg.convert.named_networks import import_torchvision
 
 #: Small ones of as many families as there are.
 NETWORKS = (
@@ -56,11 +54,9 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="the table (CSV)")
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), metavar="NAME")
     args = parser.parse_args()
-    from export_torchvision import torchvision_builder
-
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    torchvision_builder()
+    import_torchvision()
     rows: dict[str, dict[str, Any]] = {}
     if args.output.is_file():
         with open(args.output, encoding="utf-8", newline="") as file:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import sys
 import time
 import warnings
 from pathlib import Path
@@ -25,9 +24,8 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
-
 from narformer_pyg.convert import convert_torch
+from narformer_pyg.convert.named_networks import import_torchvision
 
 _TOKENS = torch.zeros(1, 32, dtype=torch.long, device="meta")
 _TEXT = {"input_ids": _TOKENS}
@@ -85,11 +83,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, required=True, help="the table (CSV)")
     args = parser.parse_args()
-    from export_torchvision import torchvision_builder
-
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    torchvision_builder()
+    import_torchvision()
     rows = []
     for kind, model, config, options, inputs in MODELS:
         shown = " ".join(f"{name}={value}" for name, value in options.items())

@@ -36,12 +36,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from export_torchvision import torchvision_builder
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from narformer_pyg._files import atomic_write
 from narformer_pyg.convert import convert_torch
+from narformer_pyg.convert.named_networks import import_torchvision
 
 PACKAGE = Path(__file__).parent.parent / "narformer_pyg" / "datasets" / "data" / "timm"
 FIELDS = (
@@ -109,7 +109,7 @@ def start() -> None:
     """Prepares a process."""
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    torchvision_builder()
+    import_torchvision()
 
 
 def export(task: tuple[str, int, float, float, Path]) -> tuple[str, str]:

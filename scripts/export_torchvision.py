@@ -48,6 +48,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from narformer_pyg._files import atomic_write
 from narformer_pyg.convert import convert_onnx, convert_torch
+from narformer_pyg.convert.named_networks import import_torchvision
 from narformer_pyg.convert.onnx_model.graph import MAX_VALUE_ELEMENTS
 from narformer_pyg.profiling.weights import strip_weights
 
@@ -55,8 +56,6 @@ log = logging.getLogger("export_torchvision")
 
 EXPORTERS = ("dynamo", "legacy")
 PACKAGES = ("torch", "torchvision", "onnx", "onnxscript", "onnxruntime")
-# Schemas are gone when their library is.
-_SCHEMAS: list[torch.library.Library] = []
 
 
 @dataclass(frozen=True)
@@ -158,7 +157,7 @@ def main() -> int:
     args = parse_args()
     logging.basicConfig(format="%(message)s")  # the exporters tell every step at level INFO
     log.setLevel(logging.INFO)
-    build = torchvision_builder()
+    build = import_torchvision().models.get_model
     path = args.folder / "export.json"
     models = json.loads(path.read_text("utf-8"))["models"] if path.is_file() else {}
     failed = 0
@@ -181,25 +180,6 @@ def main() -> int:
         gc.collect()
     log.info("%d of %d networks exported in both ways", len(args.models) - failed, len(args.models))
     return int(failed > 0)
-
-
-def torchvision_builder() -> Callable[..., nn.Module]:
-    """Imports torchvision and returns its function that builds a network of a name."""
-    try:
-        import torchvision
-    except RuntimeError:
-        # torchvision from PyPI is compiled for a CUDA build of torch. Beside a CPU build it cannot
-        # load its own operators, and without their schemas not even the import succeeds. No
-        # network here calls them, so the schemas alone will do.
-        for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
-            del sys.modules[name]
-        _SCHEMAS.append(torch.library.Library("torchvision", "DEF"))
-        for operator in ("nms", "qnms"):
-            _SCHEMAS[-1].define(
-                f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-            )
-        import torchvision
-    return torchvision.models.get_model
 
 
 def export_network(

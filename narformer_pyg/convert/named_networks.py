@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,6 +18,8 @@ from narformer_pyg.errors import ConversionError
 LIBRARIES = ("timm", "torchvision", "hf")
 # Lengths of inputs of which a configuration says nothing.
 _TOKENS, _SAMPLES = 128, 16_000
+# Schemas are gone when their library is.
+_SCHEMAS: list[torch.library.Library] = []
 
 
 def is_named(text: str) -> bool:
@@ -66,8 +70,30 @@ def named_network(
     return module, (torch.empty(shape, device="meta"),)
 
 
+def import_torchvision() -> Any:
+    """Imports torchvision, whichever build of PyTorch it was compiled for.
+
+    That of PyPI is compiled for a CUDA build. Beside a CPU build it cannot load its own operators,
+    and without their schemas not even the import succeeds; timm and transformers import it, too.
+    No network here calls these operators, so the schemas alone will do.
+    """
+    try:
+        return importlib.import_module("torchvision")
+    except RuntimeError:
+        for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
+            del sys.modules[name]
+        _SCHEMAS.append(torch.library.Library("torchvision", "DEF"))
+        for operator in ("nms", "qnms"):
+            _SCHEMAS[-1].define(
+                f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+            )
+        return importlib.import_module("torchvision")
+
+
 def _library(name: str) -> Any:
     try:
+        if name == "torchvision" or importlib.util.find_spec("torchvision") is not None:
+            import_torchvision()
         return importlib.import_module(name)
     except ImportError as error:
         raise ImportError(

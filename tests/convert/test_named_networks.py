@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from narformer_pyg.cli import main
-from narformer_pyg.convert import is_named, named_network, to_data
+from narformer_pyg.convert import is_named, named_network, named_networks, to_data
 from narformer_pyg.errors import ConversionError
 
 
@@ -47,6 +47,26 @@ def test_timm(library: ModuleType, capsys: pytest.CaptureFixture) -> None:
     out = capsys.readouterr().out
     assert "Conv 1, Flatten 1" in out
     assert "[1, 3, 16, 16]" in out
+
+
+def test_torchvision_of_another_build(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: ModuleType
+) -> None:
+    """As beside a CPU build of torch: only the schemas of its operators let it be imported."""
+    (tmp_path / "torchvision").mkdir()
+    (tmp_path / "torchvision" / "__init__.py").write_text(
+        "import torch\ntry:\n    torch.ops.torchvision.nms\nexcept AttributeError:\n"
+        "    raise RuntimeError('operator torchvision::nms does not exist')\n",
+        "utf-8",
+    )
+    for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(named_networks, "_SCHEMAS", [])
+    assert to_data("timm:small").num_nodes == 4
+    assert "torchvision" in sys.modules
+    assert len(named_networks._SCHEMAS) == 1
+    monkeypatch.delitem(sys.modules, "torchvision")
 
 
 def test_networks_that_compute_while_they_are_built(library: Any) -> None:

@@ -77,6 +77,9 @@ OPERATORS: dict[str, tuple[Any, tuple[int, ...]]] = {
     "clamp": (lambda x: x.clamp(0, 1), TOKENS),
     "in place": (lambda x: x.mul(3).add_(1).mul_(2), TOKENS),
     "cast": (lambda x: x.half().float() + 1, TOKENS),
+    "log1p": (lambda x: torch.log1p(x), TOKENS),
+    "expm1": (lambda x: torch.expm1(x), TOKENS),
+    "square": (lambda x: x.square(), TOKENS),
     "rsub": (lambda x: 1 - x, TOKENS),
     "rsqrt": (lambda x: torch.rsqrt(x), TOKENS),
 }  # fmt: skip

@@ -35,7 +35,7 @@ PASSED_ON = frozenset(
     f"aten::{name}"
     for name in (
         "clone", "contiguous", "detach", "alias", "lift_fresh", "dropout", "feature_dropout",
-        "alpha_dropout", "lift", "view_as_complex_copy", "requires_grad", "resolve_conj",
+        "alpha_dropout", "lift", "resolve_conj",
         "resolve_neg", "positive",
     )
 )  # fmt: skip
@@ -792,7 +792,7 @@ _PLAIN = {
     "celu": "Celu", "leaky_relu": "LeakyRelu", "softsign": "Softsign", "logical_not": "Not",
     "bitwise_not": "Not", "isnan": "IsNaN", "isinf": "IsInf", "reciprocal": "Reciprocal",
     "cumsum": "CumSum", "cumprod": "CumProd", "tril": "Trilu", "triu": "Trilu", "acos": "Acos",
-    "asin": "Asin", "atan": "Atan", "sinh": "Sinh", "cosh": "Cosh", "square": "Pow",
+    "asin": "Asin", "atan": "Atan", "sinh": "Sinh", "cosh": "Cosh",
 }  # fmt: skip
 _PAIRS = {
     "add": "Add", "sub": "Sub", "subtract": "Sub", "mul": "Mul", "multiply": "Mul",
@@ -800,7 +800,7 @@ _PAIRS = {
     "gt": "Greater", "lt": "Less", "ge": "GreaterOrEqual", "le": "LessOrEqual",
     "logical_and": "And", "logical_or": "Or", "logical_xor": "Xor", "bitwise_and": "And",
     "bitwise_or": "Or", "bitwise_xor": "Xor", "prelu": "PRelu", "_prelu_kernel": "PRelu",
-    "__and__": "And", "__or__": "Or", "atan2": "Atan", "outer": "Mul",
+    "__and__": "And", "__or__": "Or", "outer": "Mul",
 }  # fmt: skip
 _SHORT: dict[str, Rule] = {
     **{name: _unary(op_type) for name, op_type in _PLAIN.items()},
@@ -809,8 +809,11 @@ _SHORT: dict[str, Rule] = {
     "ne": lambda t, a, o, f: t.node("Not", [t.node("Equal", list(a.values())[:2], o)], o),
     "rsub": _binary("Sub", reverse=True),
     "div": _divide, "floor_divide": _floor_divide, "remainder": _rest, "fmod": _rest,
-    "rsqrt": _chain("Sqrt", "Reciprocal"), "log1p": _chain("Add", "Log"),
-    "expm1": _chain("Exp", "Sub"), "log_sigmoid": _chain("Sigmoid", "Log"),
+    "rsqrt": _chain("Sqrt", "Reciprocal"),
+    "log1p": lambda t, a, o, f: t.node("Log", [t.node("Add", [a["self"], 1.0], o)], o),
+    "expm1": lambda t, a, o, f: t.node("Sub", [t.node("Exp", [a["self"]], o), 1.0], o),
+    "square": lambda t, a, o, f: t.node("Pow", [a["self"], 2.0], o),
+    "log_sigmoid": _chain("Sigmoid", "Log"),
     "gelu": _gelu, "silu": _silu, "glu": _glu, "softplus": _softplus,
     **dict.fromkeys(("clamp", "clamp_min", "clamp_max", "clip", "hardtanh", "relu6"), _clip),
     **dict.fromkeys(("view", "_unsafe_view", "reshape", "flatten", "unflatten", "view_as",
