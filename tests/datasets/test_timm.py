@@ -94,10 +94,22 @@ class TestTimmLatency:
         )
         assert float(out.stdout) < 5  # under one second on an idle core
 
-    def test_graphs_are_those_of_the_converter(self, latency: TimmLatency) -> None:
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "resnet18",
+            "vit_tiny_patch16_224",
+            "xcit_nano_12_p16_224",
+            "nf_resnet50",
+            "sequencer2d_s",
+        ],
+    )
+    def test_graphs_are_those_of_the_converter(self, latency: TimmLatency, name: str) -> None:
         pytest.importorskip("timm")
-        conversion = convert_torch(*named_network("timm:resnet18"))
-        data = latency[latency.networks.index("resnet18@224")]
+        module, (example,) = named_network(f"timm:{name}")
+        conversion = convert_torch(module, example)
+        networks = latency.networks
+        data = latency[networks.index(f"{name}@{example.size(-1)}")]
         for key in ("op", "attr", "edge_index", "static"):
             assert torch.equal(conversion.data[key], data[key]), key
 
